@@ -1,0 +1,16 @@
+"""Sampling: conversations in, completions and log-probabilities out, engines behind one interface."""
+
+from llmctl.sampling.open import ENGINES, open_sampler
+from llmctl.sampling.types import Completion, Conversation, Message, Sampler, SamplerInfo, Settings, Usage
+
+__all__ = [
+    "ENGINES",
+    "Completion",
+    "Conversation",
+    "Message",
+    "Sampler",
+    "SamplerInfo",
+    "Settings",
+    "Usage",
+    "open_sampler",
+]

@@ -1,0 +1,68 @@
+"""Open a sampler by name: which engine, and why."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from llmctl.errors import UserError
+from llmctl.sampling.types import Sampler
+
+ENGINES = ("auto", "transformers", "vllm", "server")
+
+
+def choose_engine(engine: str = "auto") -> tuple[str, str]:
+    """The engine that `engine` stands for, and the reason in words.
+
+    Returns:
+        A pair (engine, reason); for a name other than "auto" the reason is that it was asked for.
+
+    Raises:
+        UserError: No such engine.
+    """
+    if engine not in ENGINES:
+        raise UserError(f"engine is {engine!r}, but it must be one of {', '.join(ENGINES)}")
+    if engine != "auto":
+        return engine, "asked for by name"
+    if importlib.util.find_spec("vllm") is None:
+        return "transformers", "vllm is not installed"
+    import torch
+
+    if not torch.cuda.is_available():
+        return "transformers", "vllm is installed, but there is no CUDA device"
+    return "vllm", "vllm is installed and a CUDA device is there"
+
+
+def open_sampler(
+    model: str, *, engine: str = "auto", adapter: str | Path | None = None, **options: Any
+) -> Sampler:
+    """Open a sampler on a model.
+
+    Args:
+        model: An alias (`llmctl models list`), a folder or a Hub name; for engine "server" the name that
+            the server knows the model by.
+        engine: "auto" (vLLM where it is installed and a GPU is there, else transformers), "transformers",
+            "vllm" or "server" (any OpenAI-compatible server; give `base_url`).
+        adapter: A folder with a PEFT adapter to sample with.
+        **options: Passed to the engine: see `TransformersSampler`, `VllmSampler` and `ServerSampler`.
+
+    Returns:
+        The sampler; close it, or use it as a context manager, to free its memory.
+
+    Raises:
+        UserError: No such engine, model or adapter, or the engine's package is missing.
+    """
+    name, _ = choose_engine(engine)
+    path = str(adapter) if adapter is not None else None
+    if name == "transformers":
+        from llmctl.sampling.transformers_engine import TransformersSampler
+
+        return TransformersSampler(model, adapter=path, **options)
+    if name == "vllm":
+        from llmctl.sampling.vllm_engine import VllmSampler
+
+        return VllmSampler(model, adapter=path, **options)
+    from llmctl.sampling.server_engine import ServerSampler
+
+    return ServerSampler(model, adapter=path, **options)
