@@ -1,7 +1,8 @@
 """Sampling: conversations in, completions and log-probabilities out, engines behind one interface."""
 
+from llmctl.messages import Conversation, Message
 from llmctl.sampling.open import ENGINES, open_sampler
-from llmctl.sampling.types import Completion, Conversation, Message, Sampler, SamplerInfo, Settings, Usage
+from llmctl.sampling.types import Completion, Sampler, SamplerInfo, Settings, Usage
 
 __all__ = [
     "ENGINES",

@@ -11,9 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from llmctl.errors import UserError
-
-Message = Mapping[str, Any]  # {"role": "user", "content": "..."}; content may be a list of parts with images
-Conversation = Sequence[Message]
+from llmctl.messages import Conversation
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,9 @@ class Settings:
         if self.max_tokens < 1:
             raise UserError(f"max_tokens is {self.max_tokens}, but at least 1 new token is needed")
         if isinstance(self.stop, str):
-            raise UserError(f"stop is the string {self.stop!r}, but a list of strings is needed: [{self.stop!r}]")
+            raise UserError(
+                f"stop is the string {self.stop!r}, but a list of strings is needed: [{self.stop!r}]"
+            )
         object.__setattr__(self, "stop", tuple(self.stop))
 
 

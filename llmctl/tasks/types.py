@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
-from llmctl.sampling.types import Message
+from llmctl.messages import Message
 
 
 @dataclass(frozen=True)
