@@ -1,0 +1,211 @@
+"""Load a model for computing with it in this process: weights, tokenizer, device, dtype, adapter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from llmctl.errors import UserError
+from llmctl.models.registry import resolve
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+QUANTIZATIONS = ("none", "nf4", "int8")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model in memory and what goes with it."""
+
+    model: PreTrainedModel  # a PeftModel where an adapter was given
+    tokenizer: PreTrainedTokenizerBase
+    folder: Path
+    device: torch.device
+    dtype: torch.dtype
+
+
+def load(
+    name: str | Path,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    quantization: str = "none",
+    adapter: str | Path | None = None,
+    trust_remote_code: bool = False,
+    **model_options: Any,
+) -> Loaded:
+    """Load a decoder-only model in evaluation mode.
+
+    Args:
+        name: An alias, a folder or a Hub name.
+        device: "auto" (CUDA where there is one, else CPU) or a torch device.
+        dtype: "auto" (bfloat16 on CUDA devices that have it, float16 on older ones, float32 on CPU),
+            "float32", "bfloat16" or "float16".
+        quantization: "none", "nf4" (4 bit, double quantization, as QLoRA) or "int8"; through bitsandbytes.
+        adapter: A folder with a PEFT adapter, put on top.
+        trust_remote_code: Run model code that comes with the weights. Off unless the user asks.
+        **model_options: Passed to `AutoModelForCausalLM.from_pretrained` (`attn_implementation`, say).
+
+    Raises:
+        UserError: No such model or adapter, no safetensors weights, an unknown dtype, device or
+            quantization, or bitsandbytes is missing.
+    """
+    folder = resolve(name)
+    place = pick_device(device)
+    kind = pick_dtype(dtype, place)
+    tokenizer = load_tokenizer(folder, trust_remote_code=trust_remote_code)
+    model = _load_weights(folder, place, kind, quantization, trust_remote_code, model_options)
+    if adapter is not None:
+        model = attach_adapter(model, adapter)
+    return Loaded(model.eval(), tokenizer, folder, place, kind)
+
+
+def pick_device(device: str = "auto") -> torch.device:
+    """The torch device for a name; "auto" prefers CUDA.
+
+    Raises:
+        UserError: The name means nothing to torch, or asks for CUDA where there is none.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        place = torch.device(device)
+    except RuntimeError as error:
+        raise UserError(
+            f"device is {device!r}, but torch knows no such device: use auto, cpu or cuda"
+        ) from error
+    if place.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            f"device is {device!r}, but torch sees no CUDA device: use cpu, or install a CUDA torch"
+        )
+    return place
+
+
+def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """The torch dtype for a name on a device.
+
+    Raises:
+        UserError: No such dtype.
+    """
+    if dtype == "auto":
+        if device.type == "cpu":
+            return torch.float32  # bfloat16 is several times slower on CPUs without AMX or AVX512
+        has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        return torch.bfloat16 if has_bf16 else torch.float16
+    if dtype not in DTYPES:
+        raise UserError(f"dtype is {dtype!r}, but it must be auto or one of {', '.join(DTYPES)}")
+    return DTYPES[dtype]
+
+
+def load_tokenizer(name: str | Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model, padding on the left, with a padding token.
+
+    Raises:
+        UserError: No such model, or the folder holds no tokenizer.
+    """
+    from transformers import AutoTokenizer
+
+    folder = resolve(name)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{name} has no tokenizer that can be read ({_first_line(error)})") from error
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.padding_side = "left"  # replies continue the last prompt token
+    return tokenizer
+
+
+def attach_adapter(
+    model: Any, adapter: str | Path, *, name: str = "default", is_trainable: bool = False
+) -> Any:
+    """Put a saved PEFT adapter on a model.
+
+    Raises:
+        UserError: The folder is no PEFT adapter, has no safetensors weights, or fits another model.
+    """
+    from peft import PeftModel
+
+    folder = Path(adapter)
+    if not (folder / "adapter_config.json").is_file():
+        raise UserError(
+            f"adapter {adapter} has no adapter_config.json: give the folder of a saved PEFT adapter"
+        )
+    if not (folder / "adapter_model.safetensors").is_file():
+        raise UserError(f"adapter {adapter} has no adapter_model.safetensors: only safetensors are loaded")
+    register_adapters()
+    try:
+        return PeftModel.from_pretrained(model, folder, adapter_name=name, is_trainable=is_trainable)
+    except (RuntimeError, ValueError) as error:
+        raise UserError(f"adapter {adapter} does not fit the model ({_first_line(error)})") from error
+
+
+def register_adapters() -> None:
+    """Make the project's own adapters known to PEFT, so that their folders load by type."""
+    from importlib import import_module
+    from importlib.util import find_spec
+
+    if find_spec("llmctl.gin") is not None:
+        import_module("llmctl.gin").register()
+
+
+def _load_weights(
+    folder: Path,
+    device: torch.device,
+    dtype: torch.dtype,
+    quantization: str,
+    trust: bool,
+    options: dict[str, Any],
+) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    if not any(folder.glob("*.safetensors")):
+        raise UserError(f"{folder} has no safetensors weights: convert it with save_pretrained first")
+    options = {"dtype": dtype, "use_safetensors": True, "trust_remote_code": trust, **options}
+    if quantization != "none":
+        options |= {
+            "quantization_config": quantization_config(quantization, dtype),
+            "device_map": str(device),
+        }
+    try:
+        model: Any = AutoModelForCausalLM.from_pretrained(folder, **options)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"{folder} can not be loaded as a causal language model ({_first_line(error)})"
+        ) from error
+    return model if quantization != "none" else model.to(device)
+
+
+def quantization_config(quantization: str, dtype: torch.dtype) -> Any:
+    """The bitsandbytes configuration for "nf4" or "int8"; computing happens in `dtype`.
+
+    Raises:
+        UserError: No such quantization, or bitsandbytes is missing.
+    """
+    import logging
+    from importlib.util import find_spec
+
+    if quantization not in QUANTIZATIONS:
+        raise UserError(f"quantization is {quantization!r}, but it must be one of {', '.join(QUANTIZATIONS)}")
+    if find_spec("bitsandbytes") is None:
+        raise UserError(f"quantization {quantization} needs bitsandbytes: run `pip install 'llmctl[quant]'`")
+    from transformers import BitsAndBytesConfig
+
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # int8 warns on every matrix product
+    if quantization == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

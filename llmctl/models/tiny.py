@@ -1,0 +1,107 @@
+"""Tiny random models of the families that llmctl supports, for tests and dry runs.
+
+Each is an ordinary folder: a few thousand weights, a byte-level tokenizer, a ChatML template.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmctl.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3", "gpt2")
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] }}"
+    "{{ '<|im_end|>\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+_SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+
+
+def make_tiny_model(folder: str | Path, family: str = "llama", *, seed: int = 0, **overrides: Any) -> Path:
+    """Save a tiny random model with tokenizer and chat template; returns the folder.
+
+    Args:
+        folder: Where to save it.
+        family: One of `FAMILIES`.
+        seed: Of the random weights; the caller's random state is left as it was.
+        **overrides: Configuration fields (`num_hidden_layers=4`, say).
+
+    Raises:
+        UserError: No such family.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    tokenizer = tiny_tokenizer()
+    config = _config(family, len(tokenizer), overrides)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(config).to(torch.float32)
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return Path(folder)
+
+
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """A byte-level tokenizer of 259 tokens: the 256 bytes and three special tokens, with ChatML."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: index for index, token in enumerate([*_SPECIAL, *alphabet])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        additional_special_tokens=["<|im_start|>"],
+        clean_up_tokenization_spaces=False,
+        model_max_length=1024,
+        chat_template=CHAT_TEMPLATE,
+    )
+    fast.padding_side = "left"
+    return fast
+
+
+def _config(family: str, vocabulary: int, overrides: dict[str, Any]) -> Any:
+    import transformers as t
+
+    shape = {
+        "vocab_size": vocabulary,
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 1024,
+        "eos_token_id": 2,
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+    }
+    if family == "llama":
+        return t.LlamaConfig(**(shape | {"tie_word_embeddings": True} | overrides))
+    if family == "mistral":
+        return t.MistralConfig(**(shape | {"sliding_window": None, "head_dim": 16} | overrides))
+    if family == "qwen2":
+        return t.Qwen2Config(**(shape | overrides))
+    if family == "qwen3":
+        return t.Qwen3Config(**(shape | {"head_dim": 16} | overrides))
+    if family == "gemma2":
+        return t.Gemma2Config(**(shape | {"head_dim": 16, "sliding_window": 64} | overrides))
+    if family == "gemma3":
+        return t.Gemma3TextConfig(**(shape | {"head_dim": 16, "sliding_window": 64} | overrides))
+    if family == "gpt2":
+        common = {key: shape[key] for key in ("vocab_size", "eos_token_id", "pad_token_id", "bos_token_id")}
+        return t.GPT2Config(
+            **(common | {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 1024} | overrides)
+        )
+    raise UserError(f"family is {family!r}, but it must be one of {', '.join(FAMILIES)}")

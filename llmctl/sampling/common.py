@@ -1,0 +1,92 @@
+"""What every engine does alike: seeds for requests, checks of the input, use as a context manager."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Self
+
+from llmctl.errors import UserError
+from llmctl.messages import Conversation
+
+ROLES = ("system", "user", "assistant", "tool")
+
+
+class Closing:
+    """Lets a sampler be used as `with open_sampler(...) as sampler:`."""
+
+    def close(self) -> None:
+        """Free what the engine holds; nothing by default."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def request_seeds(seed: int | None, conversations: Sequence[Conversation]) -> list[int]:
+    """One 63-bit seed a conversation, from the call's seed and the conversation itself.
+
+    Equal conversations in one call get different seeds by their count so far; the place in the batch
+    plays no part, so a batch in another order, or cut in two, gives the same samples.
+    """
+    root = secrets.randbits(63) if seed is None else seed
+    seen: Counter[str] = Counter()
+    seeds = []
+    for conversation in conversations:
+        text = json.dumps(list(conversation), sort_keys=True, default=repr)
+        seeds.append(derive_seed(root, text, seen[text]))
+        seen[text] += 1
+    return seeds
+
+
+def derive_seed(*parts: Any) -> int:
+    """A 63-bit seed that depends on every part and on their order."""
+    digest = hashlib.blake2b(json.dumps(parts, default=repr).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def check_conversations(conversations: Sequence[Conversation]) -> None:
+    """Refuse what no chat template could render.
+
+    Raises:
+        UserError: A conversation is a bare string, empty, ends with no user message, or has a message
+            without a known role or without content; its number in the batch is named.
+    """
+    for number, conversation in enumerate(conversations):
+        where = f"conversation {number}"
+        if isinstance(conversation, (str, bytes)) or not isinstance(conversation, Sequence):
+            raise UserError(
+                f"{where} is a {type(conversation).__name__}, but a list of messages is needed: "
+                '[{"role": "user", "content": "..."}]'
+            )
+        if not conversation:
+            raise UserError(f"{where} is empty, but it needs at least one user message")
+        for message in conversation:
+            if not hasattr(message, "get") or message.get("role") not in ROLES or "content" not in message:
+                raise UserError(
+                    f"{where} holds {message!r:.80}, but a message needs a role "
+                    f"({', '.join(ROLES)}) and a content"
+                )
+        if conversation[-1]["role"] not in ("user", "tool"):
+            raise UserError(
+                f"{where} ends with a message of role {conversation[-1]['role']!r}, but a reply "
+                "answers a user: end it with a user message"
+            )
+
+
+def check_length(number: int, prompt_tokens: int, max_tokens: int, context_length: int | None) -> None:
+    """Refuse a prompt that leaves no room for its reply.
+
+    Raises:
+        UserError: prompt_tokens + max_tokens is more than the context length.
+    """
+    if context_length is not None and prompt_tokens + max_tokens > context_length:
+        raise UserError(
+            f"conversation {number} has {prompt_tokens} tokens and asks for up to {max_tokens} new ones, but the "
+            f"context is {context_length}: shorten the prompt, or lower max_tokens"
+        )
