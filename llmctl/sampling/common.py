@@ -87,6 +87,41 @@ def check_length(number: int, prompt_tokens: int, max_tokens: int, context_lengt
     """
     if context_length is not None and prompt_tokens + max_tokens > context_length:
         raise UserError(
-            f"conversation {number} has {prompt_tokens} tokens and asks for up to {max_tokens} new ones, but the "
-            f"context is {context_length}: shorten the prompt, or lower max_tokens"
+            f"conversation {number} has {prompt_tokens} tokens and asks for up to {max_tokens} new ones, but "
+            f"the context is {context_length}: shorten the prompt, or lower max_tokens"
         )
+
+
+def render(tokenizer: Any, conversation: Conversation) -> list[int]:
+    """Token ids of a conversation up to where the reply begins.
+
+    Raises:
+        UserError: The tokenizer has no chat template, or the template refuses the conversation.
+    """
+    if not tokenizer.chat_template:
+        raise UserError(
+            f"{tokenizer.name_or_path} has no chat template: use an instruction-tuned model, "
+            "or put a chat_template.jinja into the model's folder"
+        )
+    try:
+        text = tokenizer.apply_chat_template(list(conversation), tokenize=False, add_generation_prompt=True)
+    except Exception as error:  # a template is a program of the model's own and may raise anything
+        raise UserError(
+            f"the chat template refuses the conversation ({error}): check roles and their order"
+        ) from error
+    return tokenizer(text, add_special_tokens=False).input_ids
+
+
+def single_token_ids(tokenizer: Any, tokens: Sequence[str]) -> list[int]:
+    """The id of each string, which must be one token of the vocabulary.
+
+    Raises:
+        UserError: A string is no token, or several.
+    """
+    ids = []
+    for token in tokens:
+        found = tokenizer(token, add_special_tokens=False).input_ids
+        if len(found) != 1:
+            raise UserError(f"{token!r} is {len(found)} tokens of this model, but exactly one is needed")
+        ids.append(found[0])
+    return ids

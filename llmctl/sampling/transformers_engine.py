@@ -1,0 +1,328 @@
+"""The plain transformers engine: works wherever torch does, and is what a laptop CPU uses.
+
+Speed comes from four things: rows of like length share a batch; what all prompts of a batch begin
+with is computed once; n samples of a prompt share its keys and values; a batch that does not fit in
+memory is halved and the size that fits is kept.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import DynamicCache, GenerationConfig
+
+from llmctl.errors import EngineError, UserError
+from llmctl.messages import Conversation
+from llmctl.models.loading import attach_adapter, load
+from llmctl.sampling.common import (
+    Closing,
+    check_conversations,
+    check_length,
+    derive_seed,
+    render,
+    request_seeds,
+    single_token_ids,
+)
+from llmctl.sampling.decoding import SeededSampling, StopStrings, cut_at_stop
+from llmctl.sampling.types import Completion, SamplerInfo, Settings, Usage
+
+log = logging.getLogger(__name__)
+
+_MIN_SHARED = 8  # a shorter common prefix is not worth a pass of its own
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One conversation of a call."""
+
+    number: int
+    ids: tuple[int, ...]
+    seed: int
+
+
+class TransformersSampler(Closing):
+    """Samples with `generate` in this process.
+
+    Args:
+        model: An alias, a folder or a Hub name.
+        adapter: A folder with a PEFT adapter.
+        device: "auto", "cpu", "cuda", "cuda:1".
+        dtype: "auto", "float32", "bfloat16", "float16".
+        quantization: "none", "nf4", "int8".
+        max_batch: Rows (conversations times samples) of one forward pass at most.
+        max_batch_tokens: Tokens of one batch at most, padding and new tokens included.
+        trust_remote_code: Run code that comes with the weights.
+
+    Raises:
+        UserError: The model or adapter can not be loaded.
+    """
+
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        adapter: str | Path | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
+        quantization: str = "none",
+        max_batch: int = 64,
+        max_batch_tokens: int = 32768,
+        trust_remote_code: bool = False,
+    ) -> None:
+        loaded = load(
+            model, device=device, dtype=dtype, quantization=quantization, trust_remote_code=trust_remote_code
+        )
+        self._model: Any = loaded.model
+        self.tokenizer, self.device = loaded.tokenizer, loaded.device
+        self.max_batch, self.max_batch_tokens = max_batch, max_batch_tokens
+        self.context_length: int | None = getattr(loaded.model.config, "max_position_embeddings", None)
+        self._eos = _stop_tokens(self._model, self.tokenizer)
+        # A model may ship a repetition penalty or a temperature of its own; settings decide here, alone.
+        self._model.generation_config = self._generation_config(1)
+        self._adapters: dict[str, str] = {}  # folder -> PEFT name
+        self.usage = Usage()
+        details = {"device": str(loaded.device), "dtype": str(loaded.dtype), "quantization": quantization}
+        self.info = SamplerInfo(str(model), "transformers", None, self.context_length, details)
+        self.use_adapter(adapter)
+
+    def use_adapter(self, adapter: str | Path | None) -> None:
+        """Sample with another adapter from now on, or with the bare model; the base stays loaded."""
+        name = None if adapter is None else str(adapter)
+        if name is not None and name not in self._adapters:
+            self._add_adapter(name)
+        if name is not None:
+            self._model.set_adapter(self._adapters[name])
+        self.info = SamplerInfo(
+            self.info.model, self.info.engine, name, self.info.context_length, self.info.details
+        )
+
+    def _add_adapter(self, folder: str) -> None:
+        name = f"a{len(self._adapters)}"
+        if self._adapters:
+            self._model.load_adapter(folder, adapter_name=name)
+        else:
+            self._model = attach_adapter(self._model, folder, name=name)
+        self._model.eval()
+        self._adapters[folder] = name
+
+    def chat(
+        self, conversations: Sequence[Conversation], settings: Settings | None = None
+    ) -> list[list[Completion]]:
+        """See `Sampler.chat`."""
+        settings = settings or Settings()
+        rows = self._rows(conversations, settings)
+        replies: list[list[Completion]] = [[] for _ in rows]
+        with torch.inference_mode(), self._adapter_state():
+            for batch in self._batches(rows, settings):
+                for row, completions in zip(batch, self._sample(batch, settings), strict=True):
+                    replies[row.number] = completions
+        self.usage.calls += 1
+        self.usage.prompt_tokens += sum(len(row.ids) for row in rows)
+        self.usage.completion_tokens += sum(len(c.token_ids) for reply in replies for c in reply)
+        return replies
+
+    def next_token_logprobs(
+        self, conversations: Sequence[Conversation], tokens: Sequence[str]
+    ) -> list[list[float]]:
+        """See `Sampler.next_token_logprobs`."""
+        wanted = torch.tensor(single_token_ids(self.tokenizer, tokens), device=self.device)
+        settings = Settings(max_tokens=1)
+        rows = self._rows(conversations, settings)
+        found: list[list[float]] = [[] for _ in rows]
+        with torch.inference_mode(), self._adapter_state():
+            for batch in self._batches(rows, settings):
+                ids, mask = self._pad(batch)
+                logits = self._forward(ids, mask, None, keep=1).logits[:, -1].float()
+                picked = (logits - logits.logsumexp(-1, keepdim=True))[:, wanted].tolist()
+                for row, values in zip(batch, picked, strict=True):
+                    found[row.number] = values
+        self.usage.calls += 1
+        self.usage.prompt_tokens += sum(len(row.ids) for row in rows)
+        return found
+
+    def close(self) -> None:
+        """Free the model's memory."""
+        self._model = None
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    # Batches
+
+    def _rows(self, conversations: Sequence[Conversation], settings: Settings) -> list[_Row]:
+        if self._model is None:
+            raise UserError("the sampler is closed: open it again")
+        check_conversations(conversations)
+        seeds = request_seeds(settings.seed, conversations)
+        rows = []
+        for number, (conversation, seed) in enumerate(zip(conversations, seeds, strict=True)):
+            ids = render(self.tokenizer, conversation)
+            check_length(number, len(ids), settings.max_tokens, self.context_length)
+            rows.append(_Row(number, tuple(ids), seed))
+        return rows
+
+    def _batches(self, rows: Sequence[_Row], settings: Settings) -> Iterator[list[_Row]]:
+        """Rows of like length together, longest first, so that a lack of memory shows at once."""
+        batch: list[_Row] = []
+        for row in sorted(rows, key=lambda r: (-len(r.ids), r.ids)):
+            longest = len(batch[0].ids) if batch else len(row.ids)
+            samples = (len(batch) + 1) * settings.n
+            is_full = (
+                samples > self.max_batch or samples * (longest + settings.max_tokens) > self.max_batch_tokens
+            )
+            if batch and is_full:
+                yield batch
+                batch = []
+            batch.append(row)
+        if batch:
+            yield batch
+
+    def _sample(self, batch: list[_Row], settings: Settings) -> list[list[Completion]]:
+        try:
+            return self._generate(batch, settings)
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+        if len(batch) == 1:
+            raise EngineError(
+                f"one prompt of {len(batch[0].ids)} tokens with n={settings.n} does not fit in memory: "
+                "lower n or max_tokens, or quantize the model"
+            )
+        self.max_batch = max(1, len(batch) * settings.n // 2)
+        log.warning("out of memory with %d rows: going on with %d", len(batch) * settings.n, self.max_batch)
+        half = len(batch) // 2
+        return self._sample(batch[:half], settings) + self._sample(batch[half:], settings)
+
+    # One batch
+
+    def _generate(self, batch: list[_Row], settings: Settings) -> list[list[Completion]]:
+        ids, mask, cache = self._prefill(batch, settings.n)
+        seeds = [derive_seed(row.seed, sample) for row in batch for sample in range(settings.n)]
+        sampling = SeededSampling(seeds, settings.max_tokens, settings.temperature, settings.top_p)
+        stopping = [StopStrings(self.tokenizer, settings.stop, ids.shape[1])] if settings.stop else []
+        output = self._model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            past_key_values=cache,
+            generation_config=self._generation_config(settings.max_tokens),
+            logits_processor=[sampling],
+            stopping_criteria=stopping,
+        )[:, ids.shape[1] :].cpu()
+        logprobs = torch.stack(sampling.logprobs, 1)  # (B n, steps)
+        flat = [self._completion(output[i].tolist(), logprobs[i], settings) for i in range(len(seeds))]
+        return [flat[i : i + settings.n] for i in range(0, len(flat), settings.n)]
+
+    def _generation_config(self, max_tokens: int) -> GenerationConfig:
+        return GenerationConfig(
+            max_new_tokens=max_tokens,
+            do_sample=False,
+            eos_token_id=self._eos,
+            pad_token_id=self.tokenizer.pad_token_id,
+            use_cache=True,
+        )
+
+    def _prefill(self, batch: list[_Row], n: int) -> tuple[torch.Tensor, torch.Tensor, DynamicCache | None]:
+        """Token ids and mask (B n, T), and keys and values of as much as can be shared.
+
+        The layout of a row is [common prefix, padding, rest]: the padding lies in the middle, so that
+        the prefix stands at the same places in every row.
+        """
+        shared = self._shared_prefix(batch, n)
+        ids, mask = self._pad(batch, shared)
+        if not self._can_share or (shared == 0 and n == 1):
+            return ids.repeat_interleave(n, 0), mask.repeat_interleave(n, 0), None
+        cache = DynamicCache(config=self._model.config)
+        if shared:
+            self._forward(ids[:1, :shared], mask[:1, :shared], cache)
+            cache.batch_repeat_interleave(len(batch))
+            self.usage.cached_tokens += shared * (len(batch) - 1)
+        if n > 1 and ids.shape[1] - 1 > shared:
+            self._forward(ids[:, :-1], mask[:, :-1], cache)
+        if n > 1:
+            cache.batch_repeat_interleave(n)
+        return ids.repeat_interleave(n, 0), mask.repeat_interleave(n, 0), cache
+
+    def _shared_prefix(self, batch: list[_Row], n: int) -> int:
+        """Tokens that all rows begin with; at least one token of each row is left to compute."""
+        if not self._can_share or len(batch) == 1:
+            return 0
+        first, last = min(row.ids for row in batch), max(row.ids for row in batch)
+        limit = min(len(row.ids) for row in batch) - 1
+        shared = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), limit)
+        return shared if min(shared, limit) >= _MIN_SHARED and shared <= limit else 0
+
+    @property
+    def _can_share(self) -> bool:
+        """Whether padding in the middle changes nothing: not with windows, nor with stateful adapters."""
+        config = self._model.config
+        kinds = getattr(config, "layer_types", None)
+        has_window = getattr(config, "sliding_window", None) is not None if kinds is None else False
+        is_plain = set(kinds or ()) <= {"full_attention"} and not has_window
+        return is_plain and self._adapter_kind() in (None, "LORA")
+
+    def _adapter_kind(self) -> str | None:
+        if self.info.adapter is None:
+            return None
+        return str(self._model.peft_config[self._adapters[self.info.adapter]].peft_type.value)
+
+    def _pad(self, batch: list[_Row], shared: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+        width = max(len(row.ids) for row in batch)
+        pad = self.tokenizer.pad_token_id
+        gaps = [width - len(row.ids) for row in batch]
+        ids = [[*r.ids[:shared], *[pad] * gap, *r.ids[shared:]] for r, gap in zip(batch, gaps, strict=True)]
+        mask = [[1] * shared + [0] * gap + [1] * (width - shared - gap) for gap in gaps]
+        return torch.tensor(ids, device=self.device), torch.tensor(mask, device=self.device)
+
+    def _forward(
+        self, ids: torch.Tensor, mask: torch.Tensor, cache: DynamicCache | None, keep: int = 1
+    ) -> Any:
+        """One forward pass over what the cache does not hold yet; logits of the last `keep` positions."""
+        done = cache.get_seq_length() if cache is not None else 0
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)
+        return self._model(
+            input_ids=ids[:, done:],
+            attention_mask=mask,
+            position_ids=positions[:, done:],
+            past_key_values=cache,
+            use_cache=cache is not None,
+            logits_to_keep=keep,
+        )
+
+    def _completion(self, tokens: list[int], logprobs: torch.Tensor, settings: Settings) -> Completion:
+        end = next((i + 1 for i, token in enumerate(tokens) if token in self._eos), None)
+        ids = tokens[:end]
+        text = self._text(ids if end is None else ids[:-1])
+        text, was_cut = cut_at_stop(text, settings.stop)
+        if was_cut and end is None:
+            ids = ids[: self._tokens_until_stop(ids, settings.stop)]
+        reason = "stop" if end is not None or was_cut else "length"
+        return Completion(text, tuple(ids), float(logprobs[: len(ids)].double().sum()), reason)
+
+    def _tokens_until_stop(self, ids: list[int], stop: Sequence[str]) -> int:
+        """A row that is done waits for its batch; its tokens end where its text first holds the stop."""
+        for length in range(1, len(ids) + 1):
+            if cut_at_stop(self._text(ids[:length]), stop)[1]:
+                return length
+        return len(ids)
+
+    def _text(self, ids: list[int]) -> str:
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True))
+
+    def _adapter_state(self) -> Any:
+        is_bare = self.info.adapter is None and bool(self._adapters)
+        return self._model.disable_adapter() if is_bare else nullcontext()
+
+
+def _stop_tokens(model: Any, tokenizer: Any) -> list[int]:
+    own = model.generation_config.eos_token_id
+    ids = own if isinstance(own, list) else [own]
+    return sorted({i for i in [*ids, tokenizer.eos_token_id] if i is not None})
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
