@@ -1,0 +1,79 @@
+"""Rollouts: all problems take their turns in lockstep, so that every engine call is a large batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from llmctl.rise.recipe import SamplingSettings
+from llmctl.rise.turns import Attempt, judge, next_conversation
+from llmctl.sampling import Completion, Sampler, Settings
+from llmctl.sampling.common import derive_seed
+from llmctl.tasks import Problem, Task
+
+
+@dataclass(frozen=True)
+class Player:
+    """Who samples, on what, and how: what every call of a rollout has in common."""
+
+    sampler: Sampler
+    task: Task
+    sampling: SamplingSettings
+
+    def ask(
+        self, problems: Sequence[Problem], attempts: Sequence[Sequence[Attempt]], n: int, seed: int
+    ) -> list[list[Completion]]:
+        """Sample n next responses for every problem after its attempts so far."""
+        s = self.sampling
+        conversations = [
+            next_conversation(self.task, problem, done, s.window, s.retry)
+            for problem, done in zip(problems, attempts, strict=True)
+        ]
+        settings = Settings(n, s.temperature, s.top_p, s.max_tokens, seed=seed)
+        return self.sampler.chat(conversations, settings)
+
+
+def rollout(
+    player: Player,
+    problems: Sequence[Problem],
+    turns: int,
+    *,
+    seed: int,
+    stop_when_correct: bool = True,
+    first: Sequence[Attempt] | None = None,
+) -> list[list[Attempt]]:
+    """Play episodes of several turns.
+
+    Args:
+        player: Samples and judges.
+        problems: Played in lockstep.
+        turns: R, attempts of an episode at most.
+        seed: Of all sampling.
+        stop_when_correct: End an episode at its first right answer (an oracle); otherwise every answer
+            is followed by the same feedback as a wrong one, and all R turns are played.
+        first: First attempts that are there already, one a problem.
+
+    Returns:
+        The attempts of every problem, in order. An engine failure ends its episode with that attempt.
+    """
+    episodes: list[list[Attempt]] = [[attempt] for attempt in first] if first else [[] for _ in problems]
+    for turn in range(len(episodes[0]) if episodes else 0, turns):
+        active = [i for i, done in enumerate(episodes) if _goes_on(done, stop_when_correct)]
+        if not active:
+            break
+        asked = [problems[i] for i in active]
+        replies = player.ask(asked, [episodes[i] for i in active], 1, derive_seed(seed, turn))
+        for i, (reply,) in zip(active, replies, strict=True):
+            episodes[i].append(judge(player.task, problems[i], reply, episodes[i]))
+    return episodes
+
+
+def _goes_on(attempts: Sequence[Attempt], stop_when_correct: bool) -> bool:
+    if not attempts:
+        return True
+    return attempts[-1].error is None and not (stop_when_correct and attempts[-1].is_correct)
+
+
+def without_message(attempt: Attempt) -> Attempt:
+    """An attempt as journals keep it where the next message is known from its reward."""
+    return replace(attempt, message="")
