@@ -162,7 +162,7 @@ def read_journal(path: Path, end: int | None = None) -> Iterator[dict[str, Any]]
 
     Args:
         path: The file; a missing one has no records.
-        end: Stop at this many bytes.
+        end: Stop at this offset, in bytes; at the end of the file where None.
 
     Yields:
         Records, each with its key under "key"; those of a chunk one by one.
@@ -170,9 +170,7 @@ def read_journal(path: Path, end: int | None = None) -> Iterator[dict[str, Any]]
     Raises:
         UserError: A line before the last is broken (with the line number).
     """
-    for number, line, line_end in _whole_lines(path):
-        if end is not None and line_end > end:
-            return
+    for number, line, _ in _whole_lines(path, end):
         content = _parse(path, number, line)
         if "chunk" not in content:
             yield content
@@ -181,8 +179,11 @@ def read_journal(path: Path, end: int | None = None) -> Iterator[dict[str, Any]]
             yield {"key": content["key"], **record}
 
 
-def _whole_lines(path: Path) -> Iterator[tuple[int, bytes, int]]:
-    """Line number (from 1), bytes and end offset of every whole line; warns of an unfinished last one."""
+def _whole_lines(path: Path, limit: int | None = None) -> Iterator[tuple[int, bytes, int]]:
+    """Line number (from 1), bytes and end offset of every whole line; warns of an unfinished last one.
+
+    Lines from offset `limit` on, which another thread may be writing, are left alone.
+    """
     try:
         file = open(path, "rb")
     except FileNotFoundError:
@@ -192,6 +193,8 @@ def _whole_lines(path: Path) -> Iterator[tuple[int, bytes, int]]:
     with file:
         end = 0
         for number, line in enumerate(file, start=1):
+            if limit is not None and end >= limit:
+                return
             if not line.endswith(b"\n"):
                 logger.warning(
                     "%s: the last line (%d) is unfinished and is dropped; its work is done again",

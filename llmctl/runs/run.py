@@ -236,7 +236,7 @@ class Run:
             self._write_manifest()
 
     def _empty(self) -> None:
-        """Remove what llmctl made; if killed in the middle, the next start sees it in the manifest and goes on."""
+        """Remove what llmctl made; if killed in the middle, the next start goes on with it."""
         made = self._manifest.get("made", [])
         if self._manifest:
             self._manifest["is_emptying"] = True

@@ -138,13 +138,12 @@ def bootstrap_mean(
     if not len(numbers):
         return Estimate(None, None, None, 0, None if clusters is None else 0)
     if clusters is None:
-        sums = numbers
-        sizes = np.ones(len(numbers))
+        sums, sizes = numbers, np.ones_like(numbers)
     else:
         index: dict[Hashable, int] = {}
         which = np.array([index.setdefault(cluster, len(index)) for cluster in clusters])
-        sums = np.bincount(which, numbers)
-        sizes = np.bincount(which).astype(np.float64)
+        sums = np.bincount(which, numbers).astype(float)
+        sizes = np.bincount(which).astype(float)
     mean = float(numbers.mean())
     count = None if clusters is None else len(sums)
     if len(sums) == 1:
@@ -202,7 +201,7 @@ def _wilson_bounds(rate: float, n: float, z: float) -> tuple[float, float]:
 def _student_quantile(degrees: int) -> float:
     """97.5 % point of Student's t, by the expansion 26.7.5 of Abramowitz and Stegun (1964).
 
-    Within 0.1 % of the true value from 3 degrees of freedom on; 0.8 % below it at 2 and 11 % at 1.
+    Within 0.2 % of the true value from 3 degrees of freedom on; 0.8 % below it at 2 and 11 % at 1.
     """
     z = Z
     terms = (
