@@ -359,17 +359,17 @@ def test_killed_again_and_again_a_run_ends_like_an_unbroken_one(tmp_path):
     rng = random.Random(1)
     subprocess.run([sys.executable, "-c", RESUMER, str(tmp_path / "unbroken")], check=True, timeout=60)
     kills = 0
-    for attempt in range(7):
+    for attempt in range(5):
         process = subprocess.Popen([sys.executable, "-c", RESUMER, str(tmp_path / "broken")])
         journal = tmp_path / "broken" / "journal" / "work.jsonl"
-        if attempt < 3:  # while it starts
+        if attempt < 2:  # while it starts
             time.sleep(rng.uniform(0.1, 0.4))
         else:
-            wanted = 300_000 * (attempt - 2) / 5
+            wanted = 300_000 * (attempt - 1) / 4
             while process.poll() is None and (not journal.exists() or journal.stat().st_size < wanted):
                 time.sleep(0.0005)
         process.send_signal(signal.SIGKILL)
         kills += process.wait() == -signal.SIGKILL
-    assert kills >= 3
+    assert kills >= 2
     subprocess.run([sys.executable, "-c", RESUMER, str(tmp_path / "broken")], check=True, timeout=60)
     assert contents(tmp_path / "broken") == contents(tmp_path / "unbroken")
