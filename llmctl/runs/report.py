@@ -106,7 +106,7 @@ def new_figure(width: float = 6.4, height: float = 4.0) -> MatplotlibFigure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as MatplotlibFigure
 
-    figure = MatplotlibFigure(figsize=(width, height), layout="constrained")
+    figure = MatplotlibFigure(figsize=(width, height), dpi=160, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 

@@ -2,10 +2,7 @@ import errno
 import json
 import os
 import random
-import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -221,35 +218,31 @@ def test_memory_grows_with_the_keys_and_not_with_the_records(path):
     assert peak < 4_000_000
 
 
-APPENDER = """
-import sys
-from pathlib import Path
-from llmctl.runs.journal import Journal
-with Journal(Path(sys.argv[1])) as journal:
-    for number in range(120):
-        if f"k{number}" not in journal:
-            size = 3_000_000 if number % 40 == 7 else 1 + 37 * number % 9000
-            journal.append(f"k{number}", {"text": chr(97 + number % 26) * size})
-"""
+def append_all(path):
+    with Journal(path) as journal:
+        for number in range(120):
+            if f"k{number}" not in journal:
+                size = 3_000_000 if number % 40 == 7 else 1 + 37 * number % 9000
+                journal.append(f"k{number}", {"text": chr(97 + number % 26) * size})
 
 
-def test_killed_at_random_moments_the_journal_ends_like_an_unbroken_one(tmp_path):
+def test_killed_at_random_moments_the_journal_ends_like_an_unbroken_one(tmp_path, run_and_kill):
     unbroken, broken = tmp_path / "unbroken.jsonl", tmp_path / "broken.jsonl"
-    subprocess.run([sys.executable, "-c", APPENDER, str(unbroken)], check=True, timeout=60)
+    append_all(unbroken)
     rng = random.Random(3)
     target = unbroken.stat().st_size
     kills = 0
-    for step in range(1, 6):
-        process = subprocess.Popen([sys.executable, "-c", APPENDER, str(broken)])
-        wanted = target * step / 6 * rng.uniform(0.9, 1.1)
-        while process.poll() is None and (not broken.exists() or broken.stat().st_size < wanted):
-            time.sleep(0.0005)
-        process.send_signal(signal.SIGKILL)
-        kills += process.wait() == -signal.SIGKILL
+    for step in range(1, 13):
+        wanted = target * step / 13 * rng.uniform(0.95, 1.05)
+
+        def is_time(wanted=wanted):
+            return broken.exists() and broken.stat().st_size >= wanted
+
+        kills += run_and_kill(lambda: append_all(broken), is_time)
         lines = broken.read_bytes().split(b"\n")
         assert all(json.loads(line) for line in lines[:-1])
-    assert kills >= 3
-    subprocess.run([sys.executable, "-c", APPENDER, str(broken)], check=True, timeout=60)
+    assert kills >= 6
+    append_all(broken)
     assert broken.read_bytes() == unbroken.read_bytes()
 
 

@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -340,36 +341,30 @@ def test_places_outside_the_folder_are_refused(folder, name):
             run.path(name)
 
 
-RESUMER = """
-import sys
-from llmctl.runs.recipe import Recipe
-from llmctl.runs.run import Run
-with Run.open(sys.argv[1], Recipe(), "demo") as run:
-    journal = run.journal("work")
-    for number in range(150):
-        if f"k{number}" not in journal:
-            journal.append(f"k{number}", {"text": "x" * (number * 53 % 4000)})
-    run.write_metrics({"n": len(journal)})
-"""
+def long_work(folder):
+    with Run.open(folder, Demo(), "demo run") as run:
+        journal = run.journal("work")
+        for number in range(150):
+            if f"k{number}" not in journal:
+                journal.append(f"k{number}", {"text": "x" * (number * 53 % 4000)})
+        run.write_metrics({"n": len(journal)})
 
 
-def test_killed_again_and_again_a_run_ends_like_an_unbroken_one(tmp_path):
-    import random
-
+def test_killed_again_and_again_a_run_ends_like_an_unbroken_one(tmp_path, run_and_kill):
     rng = random.Random(1)
-    subprocess.run([sys.executable, "-c", RESUMER, str(tmp_path / "unbroken")], check=True, timeout=60)
+    long_work(tmp_path / "unbroken")
+    journal = tmp_path / "broken" / "journal" / "work.jsonl"
     kills = 0
-    for attempt in range(5):
-        process = subprocess.Popen([sys.executable, "-c", RESUMER, str(tmp_path / "broken")])
-        journal = tmp_path / "broken" / "journal" / "work.jsonl"
-        if attempt < 2:  # while it starts
-            time.sleep(rng.uniform(0.1, 0.4))
-        else:
-            wanted = 300_000 * (attempt - 1) / 4
-            while process.poll() is None and (not journal.exists() or journal.stat().st_size < wanted):
-                time.sleep(0.0005)
-        process.send_signal(signal.SIGKILL)
-        kills += process.wait() == -signal.SIGKILL
-    assert kills >= 2
-    subprocess.run([sys.executable, "-c", RESUMER, str(tmp_path / "broken")], check=True, timeout=60)
+    for attempt in range(12):
+        deadline = time.monotonic() + rng.uniform(0.0, 0.15)  # the first few fall into the start
+        wanted = 300_000 * (attempt - 5) / 7
+
+        def is_time(attempt=attempt, deadline=deadline, wanted=wanted):
+            if attempt < 6:
+                return time.monotonic() > deadline
+            return journal.exists() and journal.stat().st_size >= wanted
+
+        kills += run_and_kill(lambda: long_work(tmp_path / "broken"), is_time)
+    assert kills >= 6
+    long_work(tmp_path / "broken")
     assert contents(tmp_path / "broken") == contents(tmp_path / "unbroken")
