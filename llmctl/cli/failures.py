@@ -42,10 +42,10 @@ def report(error: BaseException, is_debug: bool) -> int:
     if is_debug:
         traceback.print_exception(error)
     if isinstance(error, KeyboardInterrupt):
-        say("stopped; the same command goes on from here")
+        say(f"stopped{_how_to_go_on()}")
         return STOPPED
     if isinstance(error, EngineError):
-        say(f"error: {_one_line(error)} (finished work is kept; the same command goes on from here)")
+        say(f"error: {_one_line(error)}{_how_to_go_on()}")
         return FAILED
     if isinstance(error, OSError):
         from llmctl.runs.files import disk_error
@@ -59,6 +59,12 @@ def report(error: BaseException, is_debug: bool) -> int:
 def say(line: str) -> None:
     """A line on stderr."""
     print(line, file=sys.stderr, flush=True)
+
+
+def _how_to_go_on() -> str:
+    """What is true of a command that works on a run's folder, and of no other."""
+    run = sys.modules.get("llmctl.runs.run")
+    return "; the same command goes on from here" if run is not None and run.Run.was_opened else ""
 
 
 def _one_line(error: BaseException) -> str:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from llmctl.cli.options import JsonOption
+from llmctl.errors import UserError
 
 app = typer.Typer(no_args_is_help=True, help="Verifiable problems: list them, look at some.")
 
@@ -49,7 +50,10 @@ def show(
     from llmctl.cli.output import print_json, print_text
     from llmctl.tasks import get_task
 
-    task = get_task(name, path=path, **parse_options(sets))
+    options = parse_options(sets)
+    if clash := {"name", "path"} & set(options):
+        raise UserError(f"--set {clash.pop()}=... is not an option of a task: give it as NAME or --path")
+    task = get_task(name, path=path, **options)
     problems = list(task.problems(split=split, limit=limit, seed=seed))
     if as_json:
         print_json(

@@ -85,7 +85,7 @@ def parse_recipe(cls: type[R], content: Mapping[str, Any], source: str, override
         is_override = any(f"{key}.".startswith(f"{override}.") for override in overrides)
         origin = f"--set {key}" if is_override else source
         rest = f" (and {len(mistakes) - 1} more)" if len(mistakes) > 1 else ""
-        raise UserError(f"{origin}: {_explain(cls, first)}{rest}") from error
+        raise UserError(f"{origin}: {' '.join(_explain(cls, first).split())}{rest}") from error
 
 
 def dump_recipe(recipe: BaseModel) -> str:

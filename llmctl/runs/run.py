@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import BaseModel
 
@@ -41,6 +41,9 @@ RECIPE, MANIFEST, METRICS = "recipe.yaml", "manifest.json", "metrics.json"
 
 class Run:
     """A run's folder, open for work and locked against a second process; made by `Run.open`."""
+
+    was_opened: ClassVar[bool] = False
+    """Whether this process has opened a run, so that what it has finished is kept."""
 
     def __init__(self, folder: Path, lock: FolderLock, manifest: dict[str, Any]) -> None:
         self.folder = folder
@@ -73,6 +76,7 @@ class Run:
         try:
             run = cls(folder, lock, _read_manifest(folder))
             run._start(recipe, command, fresh)
+            Run.was_opened = True
         except BaseException:
             lock.release()
             raise

@@ -11,6 +11,7 @@ import typer
 
 from llmctl.cli import app as app_module
 from llmctl.errors import EngineError, UserError
+from llmctl.runs import Recipe, Run
 
 HEAVY = ("torch", "transformers", "trl", "peft", "datasets", "vllm", "matplotlib", "ray", "gradio")
 
@@ -110,19 +111,30 @@ def test_a_debug_behind_two_dashes_is_a_prompt(llmctl, group):
     assert (done.code, done.out) == (0, "['--debug']\n")
 
 
-def test_an_engine_that_failed_is_one_line_and_exit_code_1(llmctl, group):
+def test_an_engine_that_failed_is_one_line_and_exit_code_1(llmctl, group, monkeypatch):
+    monkeypatch.setattr(Run, "was_opened", False)
     group(raising(EngineError("the server answered 500")))
     done = llmctl("demo")
-    assert done.code == 1
-    assert done.err == (
-        "error: the server answered 500 (finished work is kept; the same command goes on from here)\n"
-    )
+    assert (done.code, done.err) == (1, "error: the server answered 500\n")
 
 
-def test_ctrl_c_says_how_to_go_on(llmctl, group):
-    group(raising(KeyboardInterrupt()))
+@pytest.mark.parametrize(
+    ("error", "code", "line"), [(KeyboardInterrupt(), 130, "stopped"), (EngineError("x"), 1, "error: x")]
+)
+def test_a_command_with_a_run_says_that_it_goes_on(llmctl, group, tmp_path, monkeypatch, error, code, line):
+    monkeypatch.setattr(Run, "was_opened", False)
+
+    def body(folder: str = "") -> None:
+        """A command for tests."""
+        if folder:
+            Run.open(folder, Recipe(), "demo").close()
+        raise error
+
+    group(body)
     done = llmctl("demo")
-    assert (done.code, done.err) == (130, "stopped; the same command goes on from here\n")
+    assert (done.code, done.err) == (code, f"{line}\n")
+    done = llmctl("demo", "--folder", str(tmp_path / "run"))
+    assert (done.code, done.err) == (code, f"{line}; the same command goes on from here\n")
 
 
 @pytest.mark.parametrize(
@@ -232,7 +244,7 @@ def test_a_real_ctrl_c_ends_with_130_and_without_a_traceback():
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=30)
-    assert (process.returncode, err) == (130, "stopped; the same command goes on from here\n")
+    assert (process.returncode, err) == (130, "stopped\n")
 
 
 def test_a_full_output_disk_is_one_line():

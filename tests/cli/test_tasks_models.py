@@ -77,6 +77,8 @@ def test_a_task_that_is_not_there_and_a_broken_option_are_mistakes(llmctl, tasks
     assert llmctl("tasks", "show", "nix").err == "error: no task 'nix': there is sums\n"
     done = llmctl("tasks", "show", "sums", "--set", "size")
     assert done.code == 2 and "--set 'size' is not of the form option=value" in done.err
+    done = llmctl("tasks", "show", "sums", "--set", "path=x")
+    assert done.code == 2 and "give it as NAME or --path" in done.err
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@ from typing import ClassVar, Literal
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import Field, ValidationError, field_validator
 
@@ -265,6 +265,7 @@ plain_values = st.recursive(
 )
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(plain_values)
 def test_whatever_is_dumped_loads_as_itself(value):
     try:
