@@ -1,4 +1,5 @@
 import errno
+import re
 import signal
 import subprocess
 import sys
@@ -168,17 +169,17 @@ def test_an_exit_code_of_a_command_is_kept(llmctl, group):
     ("arguments", "line"),
     [
         (["nix"], "error: No such command 'nix'."),
-        (["--nix"], "error: No such option: --nix"),
-        (["tasks", "show", "--nix"], "error: No such option: --nix"),
-        (["tasks", "show"], "error: Missing argument 'name'."),
+        (["--nix"], "error: No such option:? '?--nix"),
+        (["tasks", "show", "--nix"], "error: No such option:? '?--nix"),
+        (["tasks", "show"], "error: Missing argument '(name|NAME)'"),
         (["sample", "x", "--n", "two"], "error: Invalid value for '--n'"),
     ],
 )
 def test_a_usage_error_is_one_line_and_exit_code_2(llmctl, arguments, line):
     done = llmctl(*arguments)
     assert done.code == 2 and done.out == ""
-    assert done.err.startswith(line) and done.err.count("\n") == 1
-    assert "--help" in done.err.splitlines()[-1].split("; see llmctl")[-1]
+    assert re.match(line, done.err) and done.err.count("\n") == 1  # Typer's releases differ in details
+    assert "--help" in done.err.split("; see llmctl")[-1]
 
 
 def test_a_group_without_a_command_shows_its_help(llmctl):

@@ -2,7 +2,7 @@ from typing import ClassVar, Literal
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import Field, ValidationError, field_validator
 
@@ -266,6 +266,7 @@ plain_values = st.recursive(
 
 
 @settings(deadline=None)  # a busy machine is no failure
+@example({"\x85": ["\u2028 \u2029", "\n\x85"]})
 @given(plain_values)
 def test_whatever_is_dumped_loads_as_itself(value):
     try:
