@@ -48,7 +48,7 @@ def pull(name: NameArgument, as_json: JsonOption = False) -> None:
 def show(name: NameArgument, as_json: JsonOption = False) -> None:
     """Architecture, sizes, folder and fingerprint."""
     from llmctl.cli.output import print_json, print_table
-    from llmctl.models import describe
+    from llmctl.models.description import describe
     from llmctl.runs.tables import Table, format_cell
 
     facts = describe(name)

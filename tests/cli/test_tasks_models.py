@@ -92,8 +92,10 @@ def models(monkeypatch):
         name="tiny", description="A tiny one", source="package", is_here=True, path=Path("/c")
     )
     facts = {"architecture": "LlamaForCausalLM", "parameters": 134_515_008, "has_chat_template": True}
-    fake = SimpleNamespace(list_models=lambda: [info], pull=pull, describe=lambda name: facts)
+    fake = SimpleNamespace(list_models=lambda: [info], pull=pull)
     monkeypatch.setitem(sys.modules, "llmctl.models", fake)
+    description = SimpleNamespace(describe=lambda name: facts)
+    monkeypatch.setitem(sys.modules, "llmctl.models.description", description)
 
 
 def test_models_are_listed(llmctl, models):
