@@ -235,10 +235,11 @@ def test_killed_at_any_write_of_the_start_the_same_command_starts_it(folder, mon
 
 def test_what_a_killed_write_left_behind_is_removed(folder):
     work(folder)
-    (folder / ".metrics.json.llmctl-tmp").write_text("half")
-    before = set(contents(folder)) - {".metrics.json.llmctl-tmp"}
+    before = contents(folder)
+    for name in (".report.html.llmctl-tmp", "journal/.x.llmctl-tmp"):
+        (folder / name).write_text("half")
     work(folder)
-    assert set(contents(folder)) == before
+    assert contents(folder) == before
 
 
 def test_a_full_disk_at_the_start_is_one_clear_line_and_can_be_mended(folder, monkeypatch):
