@@ -1,5 +1,24 @@
-"""The command line; grows with the rooms."""
+"""The command line of llmctl: one thin module for each command group."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+__all__ = ["main"]
 
 
-def main() -> None:
-    """Run the `llmctl` command."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit.
+
+    Args:
+        arguments: What comes after "llmctl"; those of the process where None.
+
+    Raises:
+        SystemExit: Always, with the exit code; see `llmctl.cli.failures`.
+    """
+    import typer.main
+
+    from llmctl.cli.app import app
+
+    command = typer.main.get_command(app)
+    command.main(args=None if arguments is None else list(arguments), prog_name="llmctl")

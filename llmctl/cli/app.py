@@ -1,0 +1,139 @@
+"""The root of the command line: groups that load when they are called, mistakes in one line.
+
+A group is a module `llmctl/cli/<name>.py` with a Typer `app`; it may import only light things at its
+top, because `llmctl --help` loads every group. One that is not there, or can not be loaded, costs the
+others nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+import llmctl
+from llmctl.cli import failures
+from llmctl.errors import UserError
+
+GROUPS: dict[str, str] = {  # command -> module:attribute
+    "doctor": "llmctl.cli.doctor:app",
+    "models": "llmctl.cli.models:app",
+    "tasks": "llmctl.cli.tasks:app",
+    "sample": "llmctl.cli.sample:app",
+    "reach": "llmctl.cli.reach:app",
+    "rise": "llmctl.cli.rise:app",
+    "gin": "llmctl.cli.gin:app",
+    "msr": "llmctl.cli.msr:app",
+    "train": "llmctl.cli.train:app",
+    "eval": "llmctl.cli.eval:app",
+    "explore": "llmctl.cli.explore:app",
+}
+
+# The classes of usage errors are not public in Typer, which has moved them before: take them by descent.
+UsageError: Any = typer.BadParameter.__mro__[1]
+
+
+class RootGroup(TyperGroup):
+    """Commands from `GROUPS`, and the one place where errors become lines and exit codes."""
+
+    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
+        """Names of the groups that are there."""
+        return [name for name, target in GROUPS.items() if _is_there(target)]
+
+    def get_command(self, ctx: typer.Context, cmd_name: str) -> Any:  # type: ignore[override]
+        """Load a group; one that can not be loaded answers with the reason when it is called."""
+        target = GROUPS.get(cmd_name)
+        if target is None or not _is_there(target):
+            return None
+        module, _, attribute = target.partition(":")
+        try:
+            app = getattr(importlib.import_module(module), attribute)
+        except Exception as error:  # told to the user below, whatever it is
+            app = _broken(cmd_name, error)
+        command = typer.main.get_command(app)
+        command.name = cmd_name
+        return command
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        """Take `--debug` anywhere on the line, as one adds it behind a command that has just failed."""
+        options = args[: args.index("--")] if "--" in args else args
+        if "--debug" in options:
+            args = ["--debug", *(arg for arg in options if arg != "--debug"), *args[len(options) :]]
+        return super().parse_args(ctx, args)
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run and exit; a usage error is one line too."""
+        try:
+            code = super().main(*args, **{**kwargs, "standalone_mode": False})
+        except UsageError as error:
+            code = failures.MISTAKE
+            if type(error).__name__ == "NoArgsIsHelpError":
+                error.show()
+            else:
+                path = error.ctx.command_path if error.ctx is not None else "llmctl"
+                failures.say(f"error: {' '.join(error.format_message().split())}; see {path} --help")
+        except typer.Abort:
+            code = failures.FAILED
+            failures.say("not done")
+        sys.exit(code if isinstance(code, int) else 0)
+
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
+        """Run the command; what it raised on purpose becomes a line and an exit code."""
+        try:
+            super().invoke(ctx)
+            sys.stdout.flush()  # here, where a reader that went away is still our business
+        except BaseException as error:
+            if not failures.is_foreseen(error):
+                raise
+            raise typer.Exit(failures.report(error, bool(ctx.params.get("debug")))) from None
+
+
+def _show_version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(f"llmctl {llmctl.__version__}")
+        raise typer.Exit
+
+
+app = typer.Typer(
+    cls=RootGroup,
+    no_args_is_help=False,
+    invoke_without_command=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback(help="Steer language models, and teach them to correct themselves.")
+def root(
+    ctx: typer.Context,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", is_eager=True, callback=_show_version)
+    ] = False,
+) -> None:
+    """Show the help where no command is given."""
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
+
+
+def _is_there(target: str) -> bool:
+    return importlib.util.find_spec(target.partition(":")[0]) is not None
+
+
+def _broken(name: str, error: Exception) -> typer.Typer:
+    """A command in the place of a group that can not be loaded."""
+    stub = typer.Typer()
+    reason = f"{type(error).__name__}: {error}"
+
+    @stub.command(
+        help=f"(can not be loaded: {' '.join(reason.split())})",
+        context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    )
+    def _(ctx: typer.Context) -> None:
+        raise UserError(f"llmctl {name} can not be loaded ({reason}): mend the installation") from error
+
+    return stub

@@ -1,0 +1,32 @@
+"""What commands print: JSON for machines, tables and plain text for people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from llmctl.runs.tables import Table
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on stdout, and nothing else there."""
+    from llmctl.runs.files import to_json
+
+    typer.echo(to_json(value, indent=2))
+
+
+def print_table(table: Table) -> None:
+    """A table on stdout."""
+    from rich.console import Console
+
+    Console(soft_wrap=False, highlight=False).print(table.to_rich())
+
+
+def print_text(text: str) -> None:
+    """Text on stdout as it is; what the terminal's encoding can not show becomes question marks."""
+    import sys
+
+    encoding = sys.stdout.encoding or "utf-8"
+    typer.echo(text.encode(encoding, errors="replace").decode(encoding))

@@ -1,0 +1,188 @@
+"""Files that are whole or absent: atomic writes, valid JSON, and disk errors in words.
+
+Every file of a run goes through here, so that a process killed at any instant, or a full disk, leaves
+the old version or the new one and nothing between.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from llmctl.errors import UserError
+
+TEMPORARY_SUFFIX = ".llmctl-tmp"
+
+_REASONS = {
+    errno.ENOSPC: ("the disk is full", "free some space and run the same command again"),
+    errno.EDQUOT: ("the disk quota is used up", "free some space and run the same command again"),
+    errno.EACCES: ("permission is denied", "choose a place that you may write to, or change its permissions"),
+    errno.EPERM: ("permission is denied", "choose a place that you may write to, or change its permissions"),
+    errno.EROFS: ("the file system is read-only", "choose a place that you may write to"),
+    errno.ENOTDIR: ("a part of the path is a file, not a folder", "choose another path"),
+    errno.EISDIR: ("it is a folder, not a file", "choose another path"),
+    errno.ENOENT: ("there is no such file or folder", "check the path"),
+    errno.ENAMETOOLONG: ("the name is too long", "choose a shorter one"),
+}
+
+
+def disk_error(error: OSError, action: str) -> UserError:
+    """Say in one line what the disk refused and what to do.
+
+    Args:
+        error: What the operating system raised.
+        action: What was being done, e.g. "write runs/a/metrics.json".
+
+    Returns:
+        The error to raise, `from` the original.
+    """
+    reason, remedy = _REASONS.get(
+        error.errno or 0, (error.strerror or str(error), "check the disk and run the same command again")
+    )
+    return UserError(f"cannot {action}: {reason}; {remedy}")
+
+
+@contextlib.contextmanager
+def disk_errors_as_user_errors(action: str) -> Iterator[None]:
+    """Turn an `OSError` of the block into the one-line `UserError` of `disk_error`."""
+    try:
+        yield
+    except OSError as error:
+        raise disk_error(error, action) from error
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and its parents.
+
+    Raises:
+        UserError: It can not be made there.
+    """
+    with disk_errors_as_user_errors(f"make the folder {folder}"):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's list of names, so that a rename or a new file outlives a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write every byte; `os.write` alone may stop early when the disk fills up."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Replace a file as a whole: temporary file beside it, flush to disk, rename.
+
+    Raises:
+        UserError: The disk refused; the old file, if there was one, is untouched.
+    """
+    temporary = path.with_name(f".{path.name}{TEMPORARY_SUFFIX}")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        try:
+            write_all(descriptor, data)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+    except BaseException as error:
+        with contextlib.suppress(OSError):  # the first error is the one to tell
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise disk_error(error, f"write {path}") from error
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a text file (UTF-8; lone surrogates become question marks) as a whole; see `write_bytes`."""
+    write_bytes(path, text.encode(errors="replace"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace a JSON file as a whole, indented and ending in a newline; see `to_json` and `write_bytes`."""
+    write_text(path, to_json(value, indent=2) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        UserError: It can not be read, or is not JSON (with the line).
+    """
+    with disk_errors_as_user_errors(f"read {path}"):
+        data = path.read_bytes()
+    try:
+        return json.loads(data)
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON ({error}): restore it or remove it") from error
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """JSON text that every parser accepts.
+
+    NumPy numbers and arrays, paths, and objects with `to_dict()` are written as what they mean. Text
+    with lone surrogates, which models can emit and UTF-8 can not hold, is written with escapes.
+
+    Raises:
+        ValueError: A NaN or infinity (JSON has none) with its place, or a value of another type.
+    """
+    try:
+        text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False, default=_plain)
+        if _has_surrogates(text):
+            text = json.dumps(value, indent=indent, allow_nan=False, default=_plain)
+        return text
+    except ValueError as error:
+        place = _find_not_finite(value, "")
+        if place is None:
+            raise
+        raise ValueError(f"{place} is not a finite number, which JSON can not hold; use None") from error
+    except TypeError as error:
+        raise ValueError(f"not a value that JSON can hold: {error}") from error
+
+
+def _has_surrogates(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def _plain(value: Any) -> Any:
+    """What `json` does not know, as what it knows."""
+    for method in ("to_dict", "tolist"):  # our own records; NumPy scalars and arrays
+        convert = getattr(value, method, None)
+        if callable(convert):
+            return convert()
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"a {type(value).__name__}: {value!r}")
+
+
+def _find_not_finite(value: Any, place: str) -> str | None:
+    """Dotted place of the first NaN or infinity."""
+    if isinstance(value, float):
+        return None if math.isfinite(value) else f"{place or 'the value'} = {value}"
+    if isinstance(value, dict):
+        pairs = [(f"{place}.{key}" if place else str(key), item) for key, item in value.items()]
+    elif isinstance(value, (list, tuple)):
+        pairs = [(f"{place}[{index}]", item) for index, item in enumerate(value)]
+    elif any(hasattr(value, method) for method in ("to_dict", "tolist")):
+        return _find_not_finite(_plain(value), place)
+    else:
+        return None
+    return next((found for key, item in pairs if (found := _find_not_finite(item, key))), None)

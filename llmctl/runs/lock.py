@@ -1,0 +1,85 @@
+"""One process a run folder: a lock that the kernel lets go of when its holder dies, however it dies."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import weakref
+from pathlib import Path
+
+from llmctl.errors import UserError
+from llmctl.runs.files import disk_error, write_all
+
+LOCK_NAME = ".lock"
+
+_held: weakref.WeakSet[FolderLock] = weakref.WeakSet()
+
+
+class FolderLock:
+    """An exclusive `flock` on `<folder>/.lock`, which names the process that holds it.
+
+    The file stays when the lock is released: removing it would let two processes lock two files of one
+    name. Workers that are forked off drop their copy of the lock, so that one left behind by a killed
+    run does not keep the folder locked.
+
+    Raises:
+        UserError: Another process holds it (with its pid), or the disk refused.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / LOCK_NAME
+        self._descriptor: int | None = None
+        try:
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise disk_error(error, f"write {self.path}") from error
+        try:
+            _lock(descriptor, folder)
+            os.ftruncate(descriptor, 0)
+            write_all(descriptor, f"{os.getpid()}\n".encode())
+        except BaseException as error:
+            os.close(descriptor)
+            if isinstance(error, OSError):
+                raise disk_error(error, f"write {self.path}") from error
+            raise
+        self._descriptor = descriptor
+        _held.add(self)
+
+    def release(self) -> None:
+        """Let go; calling it twice is harmless."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+def _lock(descriptor: int, folder: Path) -> None:
+    """Take the lock or say who has it."""
+    import fcntl  # not on Windows; nothing that only reads runs needs it
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        pid = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
+        holder = f"process {pid}" if pid else "another process"
+        raise UserError(
+            f"{folder} is in use by {holder}: wait until it ends, stop it, or choose another --run"
+        ) from error
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise
+        raise UserError(
+            f"{folder} is on a file system without locks, which guard a run from a second process: "
+            "put the run on a local disk"
+        ) from error
+
+
+def _drop_in_child() -> None:
+    """Close the copies that a fork made; the parent keeps its lock."""
+    for lock in list(_held):
+        with contextlib.suppress(OSError):
+            lock.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_drop_in_child)

@@ -1,0 +1,292 @@
+"""Recipes: typed YAML files that say everything a run's results depend on.
+
+A recipe class derives from `Recipe`; `load_recipe` finds the file by path or by name, lays `--set`
+overrides over it and answers every mistake in one line.
+"""
+
+from __future__ import annotations
+
+import difflib
+import typing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from llmctl.errors import UserError
+from llmctl.runs.files import disk_errors_as_user_errors
+from llmctl.runs.yaml_text import dump_yaml, parse_yaml
+
+R = TypeVar("R", bound="Recipe")
+
+SUFFIXES = (".yaml", ".yml")
+
+
+class Recipe(BaseModel):
+    """Base of all recipes, and of the sections inside them: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    kind: ClassVar[str | None] = None
+    """What a file's own `kind:` must say, e.g. "rise"; None for sections."""
+
+    free_keys: ClassVar[tuple[str, ...]] = ()
+    """Dotted keys (or sections) that do not change results, so that a started run may go on with others."""
+
+
+def load_recipe(cls: type[R], name_or_path: str | Path, overrides: Sequence[str] = ()) -> R:
+    """Read a recipe.
+
+    Args:
+        cls: Its class.
+        name_or_path: A YAML file, or a name like "rise/default", which is looked up in `./recipes`, then
+            beside the package in a source checkout, then in the package itself.
+        overrides: Lines "a.b=value" laid over the file, the value read as YAML; an empty value is null.
+
+    Returns:
+        The checked recipe, defaults filled in.
+
+    Raises:
+        UserError: No such file, broken YAML, another kind, an unknown key or a wrong value.
+    """
+    path = find_recipe(name_or_path)
+    content = read_recipe_file(path)
+    kind = content.pop("kind", None)
+    if kind is not None and cls.kind is not None and kind != cls.kind:
+        raise UserError(
+            f"{path} is a recipe of kind {kind!r}, but this command needs one of kind {cls.kind!r}"
+        )
+    if kind is not None and cls.kind is None:
+        content["kind"] = kind  # a class that knows no kinds: refused below as an unknown key
+    changed = [_override(content, override) for override in overrides]
+    return parse_recipe(cls, content, str(path), changed)
+
+
+def parse_recipe(cls: type[R], content: Mapping[str, Any], source: str, overrides: Iterable[str] = ()) -> R:
+    """Check a mapping against a recipe class.
+
+    Args:
+        cls: The recipe's class.
+        content: Nested keys and values.
+        source: Where it comes from, for messages.
+        overrides: Dotted keys that came from `--set`, for messages.
+
+    Raises:
+        UserError: The first mistake, and how many more there are.
+    """
+    try:
+        return cls.model_validate(content)
+    except ValidationError as error:
+        mistakes = error.errors(include_url=False)
+        first = mistakes[0]
+        key = _dotted(first["loc"])
+        is_override = any(f"{key}.".startswith(f"{override}.") for override in overrides)
+        origin = f"--set {key}" if is_override else source
+        rest = f" (and {len(mistakes) - 1} more)" if len(mistakes) > 1 else ""
+        raise UserError(f"{origin}: {' '.join(_explain(cls, first).split())}{rest}") from error
+
+
+def dump_recipe(recipe: BaseModel) -> str:
+    """The resolved recipe as YAML, keys in the order of the class, its kind first."""
+    return dump_yaml(recipe_content(recipe))
+
+
+def recipe_content(recipe: BaseModel) -> dict[str, Any]:
+    """The resolved recipe as plain values, its kind first."""
+    kind = getattr(type(recipe), "kind", None)
+    head = {"kind": kind} if isinstance(kind, str) else {}
+    return {**head, **recipe.model_dump(mode="json")}
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], free: Sequence[str] = ()) -> list[str]:
+    """The dotted keys in which two recipes differ, each as "key old -> new".
+
+    Args:
+        old: Plain values, nested.
+        new: Plain values, nested.
+        free: Dotted keys to leave out, with everything below them.
+    """
+    before, after = _flatten(old), _flatten(new)
+    lines = []
+    for key in [*before, *(key for key in after if key not in before)]:
+        if any(key == name or key.startswith(f"{name}.") for name in free):
+            continue
+        if before.get(key, _ABSENT) != after.get(key, _ABSENT):
+            lines.append(f"{key} {_show(before.get(key, _ABSENT))} -> {_show(after.get(key, _ABSENT))}")
+    return lines
+
+
+def recipe_folders() -> list[Path]:
+    """Where recipes are looked up by name, in this order."""
+    package = Path(__file__).resolve().parent.parent
+    folders = [Path("recipes"), package.parent / "recipes", package / "_recipes"]
+    unique = {folder.resolve(): folder for folder in reversed(folders)}
+    return [folder for folder in folders if unique[folder.resolve()] is folder]
+
+
+def list_recipes() -> list[str]:
+    """Names of all recipes there are, sorted."""
+    return sorted(
+        {
+            path.relative_to(folder).with_suffix("").as_posix()
+            for folder in recipe_folders()
+            for path in folder.rglob("*")
+            if path.suffix in SUFFIXES
+        }
+    )
+
+
+def find_recipe(name_or_path: str | Path) -> Path:
+    """The file of a recipe.
+
+    Raises:
+        UserError: There is none; the message lists those that there are.
+    """
+    given = Path(name_or_path)
+    if given.is_file():
+        return given
+    if given.suffix not in SUFFIXES:
+        for folder in recipe_folders():
+            for suffix in SUFFIXES:
+                path = folder / f"{given}{suffix}"
+                if path.is_file():
+                    return path
+    names = list_recipes()
+    near = difflib.get_close_matches(str(given), names, n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    known = f"there are {', '.join(names)}" if names else "there are no recipes here; give a YAML file"
+    raise UserError(f"no recipe {str(given)!r}: {hint}{known}")
+
+
+def recipe_name(name_or_path: str | Path) -> str:
+    """A name for a recipe's run folder: "rise/default" stays, "my/own.yaml" becomes "own"."""
+    given = Path(name_or_path)
+    is_file = given.suffix in SUFFIXES or given.is_absolute()
+    return given.stem if is_file else given.as_posix()
+
+
+def read_recipe_file(path: Path) -> dict[str, Any]:
+    """Read a YAML file that holds a mapping.
+
+    Raises:
+        UserError: It can not be read, or is not such a file (with the line).
+    """
+    with disk_errors_as_user_errors(f"read {path}"):
+        data = path.read_bytes()
+    try:
+        content = parse_yaml(data.decode())
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text: save it as UTF-8") from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        line = f", line {mark.line + 1}" if mark else ""
+        raise UserError(f"{path}{line}: broken YAML: {error.problem}") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: broken YAML: {' '.join(str(error).split())}") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise UserError(
+            f"{path} holds a {type(content).__name__}, but a recipe is a mapping of keys to values"
+        )
+    return content
+
+
+class _Absent:
+    def __repr__(self) -> str:
+        return "(absent)"
+
+
+_ABSENT = _Absent()
+
+
+def _show(value: Any) -> str:
+    return "null" if value is None else repr(value)
+
+
+def _flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as dotted keys; an empty mapping is a value."""
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        if isinstance(value, Mapping) and value:
+            flat.update(_flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _override(content: dict[str, Any], override: str) -> str:
+    """Lay "a.b=value" over nested keys in place; gives the dotted key."""
+    key, equals, text = override.partition("=")
+    key = key.strip()
+    parts = key.split(".")
+    if not equals or not all(parts):
+        raise UserError(f"--set {override!r} is not of the form key=value, e.g. --set sampling.n=8")
+    try:
+        value = parse_yaml(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"--set {override!r}: the value is broken YAML; put it in quotes") from error
+    section = content
+    for depth, part in enumerate(parts[:-1], start=1):
+        inner = section.get(part)
+        if inner is None:
+            inner = section[part] = {}
+        if not isinstance(inner, dict):
+            raise UserError(
+                f"--set {override!r}: {'.'.join(parts[:depth])} is {inner!r}, which has no keys below it"
+            )
+        section = inner
+    section[parts[-1]] = value
+    return key
+
+
+def _dotted(location: Iterable[int | str]) -> str:
+    return ".".join(str(part) for part in location)
+
+
+def _explain(cls: type[BaseModel], mistake: Mapping[str, Any]) -> str:
+    """One mistake that Pydantic found, in our words: what was received, what is needed."""
+    key, kind, message = _dotted(mistake["loc"]), mistake["type"], mistake["msg"]
+    if kind == "extra_forbidden":
+        return f"unknown key {key!r}{_nearest(cls, key)}"
+    if kind == "missing":
+        return f"the key {key!r} is missing, and it has no default"
+    need = message.removeprefix("Input should be ").removeprefix("Value error, ")
+    if kind in ("value_error", "assertion_error"):
+        return f"{key}: {need}" if key else need
+    received = mistake["input"]
+    word = "null" if received is None else f"{received!r} ({type(received).__name__})"
+    if len(word) > 80:
+        word = f"a {type(received).__name__}"
+    verb = "but it should be " if message.startswith("Input should be ") else ""
+    return f"{key} is {word}, {verb}{need}"
+
+
+def _nearest(cls: type[BaseModel], key: str) -> str:
+    """Hint at the known key that looks most like `key`, in the same section first."""
+    known = list(_known_keys(cls))
+    section, _, name = key.rpartition(".")
+    siblings = [other for other in known if other.rpartition(".")[0] == section]
+    for group in (siblings, known):
+        by_name = {other.rpartition(".")[2]: other for other in reversed(group)}
+        if found := difflib.get_close_matches(name, by_name, n=1):
+            return f": did you mean {by_name[found[0]]!r}?"
+    return f": known are {', '.join(siblings)}" if siblings else ""
+
+
+def _known_keys(cls: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Dotted keys of a recipe class, those of nested sections included."""
+    for name, field in cls.model_fields.items():
+        yield f"{prefix}{field.alias or name}"
+        for section in _sections(field.annotation):
+            yield from _known_keys(section, f"{prefix}{field.alias or name}.")
+
+
+def _sections(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Recipe classes inside an annotation such as `Section | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in typing.get_args(annotation):
+        yield from _sections(inner)

@@ -1,0 +1,316 @@
+"""A run is a folder: recipe, manifest, journals, metrics, report, figures.
+
+Killed at any instant and started again with the same command, a run does only what its journals lack
+and ends with the same files as an unbroken one. `manifest.json` lists what llmctl made in the folder;
+nothing else in it is ever touched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import shutil
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import Any, ClassVar
+
+from pydantic import BaseModel
+
+from llmctl.errors import UserError
+from llmctl.runs.files import (
+    TEMPORARY_SUFFIX,
+    disk_errors_as_user_errors,
+    make_folder,
+    read_json,
+    to_json,
+    write_bytes,
+    write_json,
+    write_text,
+)
+from llmctl.runs.journal import Journal
+from llmctl.runs.lock import LOCK_NAME, FolderLock
+from llmctl.runs.manifest import describe_environment
+from llmctl.runs.recipe import differences, dump_recipe, read_recipe_file, recipe_content
+
+logger = logging.getLogger(__name__)
+
+RECIPE, MANIFEST, METRICS = "recipe.yaml", "manifest.json", "metrics.json"
+
+
+class Run:
+    """A run's folder, open for work and locked against a second process; made by `Run.open`."""
+
+    was_opened: ClassVar[bool] = False
+    """Whether this process has opened a run, so that what it has finished is kept."""
+
+    def __init__(self, folder: Path, lock: FolderLock, manifest: dict[str, Any]) -> None:
+        self.folder = folder
+        self._lock = lock
+        self._manifest = manifest
+        self._journals: dict[str, Journal] = {}
+
+    @classmethod
+    def open(cls, folder: str | Path, recipe: BaseModel, command: str, fresh: bool = False) -> Run:
+        """Start a run, or go on with one.
+
+        Args:
+            folder: Made where it is missing.
+            recipe: Everything the results depend on. Its class may name `free_keys`, which may change
+                between starts.
+            command: What makes the run, e.g. "rise run"; for the manifest.
+            fresh: Remove what llmctl made in the folder and start over; other files stay.
+
+        Returns:
+            The run; close it, or use it as a context manager.
+
+        Raises:
+            UserError: The folder is in use, holds something that is no run, or holds a run of another
+                recipe (the differing keys are named); or the disk refused.
+        """
+        folder = Path(folder)
+        _refuse_foreign(folder)
+        make_folder(folder)
+        lock = FolderLock(folder)
+        try:
+            run = cls(folder, lock, _read_manifest(folder))
+            run._start(recipe, command, fresh)
+            Run.was_opened = True
+        except BaseException:
+            lock.release()
+            raise
+        return run
+
+    @property
+    def manifest(self) -> Mapping[str, Any]:
+        """What `manifest.json` holds."""
+        return self._manifest
+
+    def journal(self, name: str) -> Journal:
+        """The journal `journal/<name>.jsonl`, opened once and closed with the run.
+
+        Raises:
+            UserError: A line of it is broken.
+        """
+        if name not in self._journals:
+            self._journals[name] = Journal(self.path(f"journal/{name}.jsonl"))
+        return self._journals[name]
+
+    def path(self, name: str) -> Path:
+        """A place in the folder for a file or a folder that the caller makes.
+
+        It is listed in the manifest before it is made, so that `fresh` can remove it, and all below it.
+
+        Args:
+            name: Relative, with forward slashes, e.g. "adapter" or "figures/curve.png".
+
+        Raises:
+            UserError: Something that llmctl did not make has that name.
+        """
+        relative = PurePosixPath(name)
+        if (
+            relative.is_absolute()
+            or ".." in relative.parts
+            or not relative.parts
+            or relative.parts[0] == LOCK_NAME
+        ):
+            raise ValueError(f"{name!r} is not a name inside a run folder")
+        path = self.folder / relative
+        if not self._has_made(relative):
+            if path.exists() or path.is_symlink():
+                raise UserError(
+                    f"{path} was not made by llmctl, and a file of that name is needed: move it away"
+                )
+            self._manifest["made"] = sorted([*self._manifest["made"], relative.as_posix()])
+            self._write_manifest()
+        make_folder(path.parent)
+        return path
+
+    def write_text(self, name: str, text: str) -> Path:
+        """Write a text file of the run, whole or not at all; see `path`."""
+        path = self.path(name)
+        write_text(path, text)
+        return path
+
+    def write_bytes(self, name: str, data: bytes) -> Path:
+        """Write a file of the run, whole or not at all; see `path`."""
+        path = self.path(name)
+        write_bytes(path, data)
+        return path
+
+    def write_json(self, name: str, value: Any) -> Path:
+        """Write a JSON file of the run, whole or not at all; see `path` and `files.to_json`."""
+        path = self.path(name)
+        write_json(path, value)
+        return path
+
+    def write_metrics(self, metrics: Mapping[str, Any]) -> Path:
+        """Write `metrics.json`; estimates may be given as they are."""
+        return self.write_json(METRICS, metrics)
+
+    def note(self, **entries: Any) -> None:
+        """Put entries into the manifest under "notes", over what was there."""
+        self._note({**self._manifest["notes"], **_plain(entries)})
+
+    def pin(self, **entries: Any) -> None:
+        """Note entries that must stay what they are for as long as the run lives, e.g. a model's fingerprint.
+
+        Raises:
+            UserError: An entry differs from what an earlier start pinned; results would be mixed.
+        """
+        new, old = _plain(entries), self._manifest["notes"]
+        changed = differences(
+            {key: old[key] for key in new if key in old}, {k: new[k] for k in new if k in old}
+        )
+        if changed:
+            raise UserError(
+                f"{self.folder} was started with something else: {', '.join(changed)}; "
+                "choose another --run, or --fresh to start over"
+            )
+        self._note({**old, **new})
+
+    def close(self) -> None:
+        """Close the journals and let go of the folder; calling it twice is harmless."""
+        for journal in self._journals.values():
+            journal.close()
+        self._lock.release()
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _start(self, recipe: BaseModel, command: str, fresh: bool) -> None:
+        """Bring recipe and manifest up to date, or refuse."""
+        if fresh or self._manifest.get("is_emptying"):
+            self._empty()
+        _remove_temporaries(self.folder)
+        started_with = self._recipe_on_disk()
+        if started_with is not None:
+            free = getattr(type(recipe), "free_keys", ())
+            if changed := differences(started_with, recipe_content(recipe), free):
+                raise UserError(
+                    f"{self.folder} was made with another recipe: {', '.join(changed)}; "
+                    "choose another --run, or --fresh to start over"
+                )
+        self._update_manifest(recipe, command)
+        text = dump_recipe(recipe)
+        path = self.path(RECIPE)
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            write_text(path, text)
+
+    def _recipe_on_disk(self) -> dict[str, Any] | None:
+        """The recipe that the run was started with, None where there is no run yet."""
+        path = self.folder / RECIPE
+        if self._has_made(PurePosixPath(RECIPE)) and path.is_file():
+            return read_recipe_file(path)
+        work = [name for name in self._manifest.get("made", ()) if name != RECIPE]
+        if any((self.folder / name).exists() for name in work):
+            raise UserError(
+                f"{path} is missing, but the run has begun: put it back, or --fresh to start over"
+            )
+        return None
+
+    def _update_manifest(self, recipe: BaseModel, command: str) -> None:
+        """Fill in a new manifest; in an old one, record what has changed around the run since."""
+        before = dict(self._manifest)
+        environment = describe_environment()
+        if "commands" not in self._manifest:
+            seed = recipe.model_dump(mode="json").get("seed")
+            self._manifest = {
+                "commands": [],
+                **environment,
+                "seed": seed,
+                "changes": [],
+                "notes": {},
+                "made": [],
+            }
+        old = {key: self._manifest.get(key) for key in environment}
+        if changed := differences(old, environment):
+            logger.warning("%s goes on in another environment: %s", self.folder, ", ".join(changed))
+            self._manifest["changes"] = [*self._manifest["changes"], *changed]
+            self._manifest.update(environment)
+        if command not in self._manifest["commands"]:
+            self._manifest["commands"] = [*self._manifest["commands"], command]
+        if self._manifest != before:
+            self._write_manifest()
+
+    def _empty(self) -> None:
+        """Remove what llmctl made; if killed in the middle, the next start goes on with it."""
+        made = self._manifest.get("made", [])
+        if self._manifest:
+            self._manifest["is_emptying"] = True
+            self._write_manifest()
+        for name in made:
+            with disk_errors_as_user_errors(f"remove {self.folder / name}"):
+                _remove(self.folder / name)
+        for parent in {PurePosixPath(name).parent for name in made} - {PurePosixPath(".")}:
+            with contextlib.suppress(OSError):  # not empty: something foreign is in it
+                (self.folder / parent).rmdir()
+        self._manifest = {}  # on the disk the old one stands until the new one replaces it
+
+    def _has_made(self, relative: PurePosixPath) -> bool:
+        made = self._manifest.get("made", [])
+        return any(str(place) in made for place in (relative, *relative.parents))
+
+    def _note(self, notes: dict[str, Any]) -> None:
+        if notes != self._manifest["notes"]:
+            self._manifest["notes"] = notes
+            self._write_manifest()
+
+    def _write_manifest(self) -> None:
+        write_json(self.folder / MANIFEST, self._manifest)
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Refuse to settle in a folder that holds something else, before a lock is left in it."""
+    with disk_errors_as_user_errors(f"use {folder} as a run folder"):
+        if not folder.exists():
+            return
+        names = {path.name for path in folder.iterdir()}
+    left_by_a_crash = {LOCK_NAME, f".{MANIFEST}{TEMPORARY_SUFFIX}"}
+    if MANIFEST in names or names <= left_by_a_crash:
+        return
+    raise UserError(
+        f"{folder} is not empty and is no run of llmctl: choose an empty or a new folder for --run"
+    )
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest, empty where there is none."""
+    path = folder / MANIFEST
+    if not path.exists():
+        return {}
+    manifest = read_json(path)
+    if (
+        not isinstance(manifest, dict)
+        or "llmctl" not in manifest
+        or not isinstance(manifest.get("made"), list)
+    ):
+        raise UserError(f"{path} is not a manifest of llmctl: choose another folder for --run")
+    return manifest
+
+
+def _remove_temporaries(folder: Path) -> None:
+    """Remove what a killed write left behind."""
+    with disk_errors_as_user_errors(f"clean up {folder}"):
+        for path in [*folder.glob(f".*{TEMPORARY_SUFFIX}"), *folder.glob(f"*/.*{TEMPORARY_SUFFIX}")]:
+            path.unlink()
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or a folder; of a link, the link alone."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _plain(entries: Mapping[str, Any]) -> dict[str, Any]:
+    """As JSON gives them back, so that new entries compare with old ones."""
+    plain: dict[str, Any] = json.loads(to_json(entries))
+    return plain

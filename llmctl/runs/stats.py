@@ -1,0 +1,243 @@
+"""Figures with their intervals, in plain NumPy. Every interval is meant to cover with 95 %.
+
+Where nothing can be said, nothing is said: with no examples value and bounds are None, and with one
+unit a bootstrap has no bounds. So an `Estimate` never holds a NaN, and its JSON is always valid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Z = 1.959963984540054  # the 97.5 % point of the standard normal distribution
+RESAMPLES = 10_000
+_DRAWS_AT_ONCE = 1 << 21  # 16 MB of indices, whatever the number of examples
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure, its 95 % interval and what it rests on."""
+
+    value: float | None  # None where n is 0
+    low: float | None  # None where no interval can be given
+    high: float | None
+    n: int  # examples
+    clusters: int | None = None  # groups of examples that were taken as the independent units
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; `clusters` only where there are any."""
+        plain = {"value": self.value, "low": self.low, "high": self.high, "n": self.n}
+        return plain if self.clusters is None else {**plain, "clusters": self.clusters}
+
+    def __str__(self) -> str:
+        return self.format()
+
+    def format(self, digits: int = 3) -> str:
+        """In words, e.g. "0.480 [0.412, 0.549], n = 200"."""
+        count = f"n = {self.n}" + (f" in {self.clusters}" if self.clusters is not None else "")
+        if self.value is None:
+            return f"no value, {count}"
+        if self.low is None or self.high is None:
+            return f"{self.value:.{digits}f} (no interval), {count}"
+        return f"{self.value:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}], {count}"
+
+
+def wilson(successes: int, n: int) -> Estimate:
+    """Score interval of a rate over independent trials.
+
+    With p = successes / n it is (p + z²/2n ± z √(p(1-p)/n + z²/4n²)) / (1 + z²/n): E. B. Wilson,
+    "Probable inference, the law of succession, and statistical inference", JASA 22 (1927), p. 209-212.
+
+    Args:
+        successes: Between 0 and n.
+        n: Trials; with 0 there is neither value nor interval.
+
+    Raises:
+        ValueError: The counts do not fit.
+    """
+    if n < 0 or not 0 <= successes <= n:
+        raise ValueError(f"{successes} successes in {n} trials: 0 <= successes <= n is needed")
+    if n == 0:
+        return Estimate(None, None, None, 0)
+    low, high = _wilson_bounds(successes / n, n, Z)
+    return Estimate(successes / n, low, high, int(n))
+
+
+def clustered_rate(
+    values_by_cluster: Mapping[Hashable, Sequence[int | bool]] | Sequence[Sequence[int | bool]],
+) -> Estimate:
+    """Interval of a rate where examples of one cluster (a state, a user) are alike.
+
+    The Wilson interval with the effective number of trials n / deff, where deff is the design effect of
+    the ratio estimator (L. Kish, "Survey Sampling", 1965, ch. 5-8), and the quantile of Student's t with
+    clusters - 1 degrees of freedom in place of the normal one; this adaptation is among those compared by
+    N. Dean and M. Pagano, "Evaluating confidence interval methods for binomial proportions in clustered
+    surveys", J. Survey Stat. Methodol. 3 (2015). deff is kept at 1 or more. Where all values are equal it
+    can not be estimated, and each cluster counts as a single trial, which is the cautious extreme.
+
+    Args:
+        values_by_cluster: For each cluster its outcomes, 0 or 1; empty clusters do not count.
+
+    Returns:
+        The rate over all examples; with one cluster, value without bounds.
+
+    Raises:
+        ValueError: A value is neither 0 nor 1.
+    """
+    groups = values_by_cluster.values() if isinstance(values_by_cluster, Mapping) else values_by_cluster
+    outcomes = [_values(group, "values") for group in groups if len(group)]
+    if any(np.any((group != 0) & (group != 1)) for group in outcomes):
+        raise ValueError("a rate is taken over values that are 0 or 1; use bootstrap_mean for others")
+    sizes = np.array([len(group) for group in outcomes], dtype=float)
+    sums = np.array([group.sum() for group in outcomes], dtype=float)
+    n, clusters = int(sizes.sum()), len(sizes)
+    if n == 0:
+        return Estimate(None, None, None, 0, 0)
+    rate = float(sums.sum() / n)
+    if clusters == 1:
+        return Estimate(rate, None, None, n, 1)
+    if 0 < rate < 1:
+        residuals = sums - rate * sizes
+        variance = clusters / (clusters - 1) * float((residuals**2).sum()) / n**2
+        deff = max(1.0, variance / (rate * (1 - rate) / n))
+        effective = n / deff
+    else:
+        effective = float(clusters)
+    low, high = _wilson_bounds(rate, effective, _student_quantile(clusters - 1))
+    return Estimate(rate, low, high, n, clusters)
+
+
+def bootstrap_mean(
+    values: ArrayLike, clusters: Sequence[Hashable] | None = None, seed: int = 0, resamples: int = RESAMPLES
+) -> Estimate:
+    """Percentile bootstrap of a mean.
+
+    B. Efron, "Bootstrap methods: another look at the jackknife", Ann. Statist. 7 (1979); for the
+    interval B. Efron and R. Tibshirani, "An Introduction to the Bootstrap" (1993), ch. 13.
+
+    Args:
+        values: (n,) finite numbers.
+        clusters: For each value the cluster (state, user) it belongs to; whole clusters are drawn then,
+            and the mean of a resample is over all its values.
+        seed: Of the resampling.
+        resamples: How many.
+
+    Returns:
+        The mean; with a single unit (value, or cluster) there are no bounds.
+
+    Raises:
+        ValueError: A value is not finite, or the lengths differ.
+    """
+    numbers = _values(values, "values")
+    if clusters is not None and len(clusters) != len(numbers):
+        raise ValueError(f"{len(numbers)} values but {len(clusters)} clusters: one for each value is needed")
+    if not len(numbers):
+        return Estimate(None, None, None, 0, None if clusters is None else 0)
+    if clusters is None:
+        sums, sizes = numbers, np.ones_like(numbers)
+    else:
+        index: dict[Hashable, int] = {}
+        which = np.array([index.setdefault(cluster, len(index)) for cluster in clusters])
+        sums = np.bincount(which, numbers).astype(float)
+        sizes = np.bincount(which).astype(float)
+    mean = float(numbers.mean())
+    count = None if clusters is None else len(sums)
+    if len(sums) == 1:
+        return Estimate(mean, None, None, len(numbers), count)
+    means = _resampled_means(sums, sizes, np.random.default_rng(seed), resamples)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return Estimate(mean, float(low), float(high), len(numbers), count)
+
+
+def paired_bootstrap(
+    a: ArrayLike,
+    b: ArrayLike,
+    seed: int = 0,
+    clusters: Sequence[Hashable] | None = None,
+    resamples: int = RESAMPLES,
+) -> Estimate:
+    """Percentile bootstrap of the mean difference a - b, where both were measured on the same units.
+
+    Units are drawn as pairs, so what they have in common cancels: Efron and Tibshirani (1993), ch. 8.
+
+    Args:
+        a: (n,) one number a unit; the difference is positive where `a` is larger.
+        b: (n,) one number a unit, in the same order.
+        seed: Of the resampling.
+        clusters: As in `bootstrap_mean`.
+        resamples: How many.
+
+    Raises:
+        ValueError: A value is not finite, or the lengths differ.
+    """
+    first, second = _values(a, "a"), _values(b, "b")
+    if len(first) != len(second):
+        raise ValueError(f"a has {len(first)} values and b has {len(second)}: pairs are needed")
+    return bootstrap_mean(first - second, clusters, seed, resamples)
+
+
+def _values(values: ArrayLike, name: str) -> NDArray[np.float64]:
+    numbers = np.asarray(values, dtype=float).reshape(-1)
+    if not np.isfinite(numbers).all():
+        place = int(np.flatnonzero(~np.isfinite(numbers))[0])
+        raise ValueError(f"{name}[{place}] is {numbers[place]}: only finite numbers have a mean")
+    return numbers
+
+
+def _wilson_bounds(rate: float, n: float, z: float) -> tuple[float, float]:
+    """Bounds of the score interval; exactly 0 at rate 0 and exactly 1 at rate 1, as the formula has it."""
+    centre = rate + z * z / (2 * n)
+    half = z * float(np.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n)))
+    scale = 1 + z * z / n
+    low = 0.0 if rate == 0 else max(0.0, (centre - half) / scale)
+    high = 1.0 if rate == 1 else min(1.0, (centre + half) / scale)
+    return low, high
+
+
+def _student_quantile(degrees: int) -> float:
+    """97.5 % point of Student's t, by the expansion 26.7.5 of Abramowitz and Stegun (1964).
+
+    Within 0.2 % of the true value from 3 degrees of freedom on; 0.8 % below it at 2 and 11 % at 1.
+    """
+    z = Z
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    )
+    return z + sum(term / degrees**power for power, term in enumerate(terms, start=1))
+
+
+def _resampled_means(
+    sums: NDArray[np.float64], sizes: NDArray[np.float64], rng: np.random.Generator, resamples: int
+) -> NDArray[np.float64]:
+    """Means of `resamples` draws of len(sums) units with replacement, in bounded memory.
+
+    Args:
+        sums: (U,) sum of the values of each unit.
+        sizes: (U,) number of the values of each unit.
+        rng: Where the draws come from.
+        resamples: How many.
+
+    Returns:
+        (resamples,) means.
+    """
+    units = len(sums)
+    kinds, counts = np.unique(np.stack([sums, sizes], axis=1), axis=0, return_counts=True)  # (kinds, 2)
+    is_repetitive = len(kinds) * 20 < units
+    part = max(1, _DRAWS_AT_ONCE // (len(kinds) if is_repetitive else units))
+    means = np.empty(resamples)
+    for start in range(0, resamples, part):
+        rows = min(part, resamples - start)
+        if is_repetitive:  # equal units are exchangeable: draw how often each kind comes
+            totals = rng.multinomial(units, counts / units, size=rows) @ kinds  # (rows, 2)
+            means[start : start + rows] = totals[:, 0] / totals[:, 1]
+        else:
+            index = rng.integers(0, units, size=(rows, units))
+            means[start : start + rows] = sums[index].sum(1) / sizes[index].sum(1)
+    return means
