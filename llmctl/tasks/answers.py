@@ -27,7 +27,9 @@ _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _BARE_BOX = re.compile(r"[^\s${}]{1,100}")
 _TAG = re.compile(r"<answer>([^<]*+(?:<(?!/?answer>)[^<]*+)*+)</answer>", re.IGNORECASE)
 _HASHES = re.compile(r"####[^\S\n]{0,3}([^\n]++)")
-_ANSWER_IS = re.compile(r"\b(?:answer|result)\b[^\S\n]{0,3}(?:is\b[^\S\n]{0,3}:?|[:=])([^\n]++)", re.IGNORECASE)
+_ANSWER_IS = re.compile(
+    r"\b(?:answer|result)\b[^\S\n]{0,3}(?:is\b[^\S\n]{0,3}:?|[:=])([^\n]++)", re.IGNORECASE
+)
 _SENTENCE_END = re.compile(r"\.(?=\s+[A-Z])")
 _INLINE_MATH = re.compile(r"\$([^$\n]{1,500})\$")
 _LIST_LEAD = re.compile(r"[:=]|->|→|\\to(?![A-Za-z])")

@@ -23,11 +23,13 @@ _TRAILING_UNIT = re.compile(
 _DROPPED = re.compile(
     r"\\(?:left|right|displaystyle|limits)(?![A-Za-z])|\\[!,;: ]|\\[$%]|[$%~]|\^\s?\{?\s?\\circ\s?\}?|°"
 )
-_SHORT_FRACTION = re.compile(r"\\frac(?:(\d)(\d)|(\d)\{([^{}]*+)\}|\{([^{}]*+)\}(\d))")
+_ARGUMENT = r"(?:\{([^{}]*+)\}|(\\(?!sqrt)[A-Za-z]+|[A-Za-z\d]))"
+_SHORT_FRACTION = re.compile(rf"\\frac\s?{_ARGUMENT}\s?{_ARGUMENT}")
 _SLASH_FRACTION = re.compile(r"^(-?)(\w+)/(\w+)$")
 _SHORT_ROOT = re.compile(r"\\sqrt\s?([A-Za-z\d])")
 _NAMED_VALUE = re.compile(r"^[A-Za-z](?:_\{?\w\}?)?(?:\(\w\))?\s?(?:=|\\in(?![a-z]))\s?")
 _CHOICE = re.compile(r"^\(([A-Z])\)$")
+_SINGLE_SCRIPT = re.compile(r"([_^])\{(\w)\}")
 _COMMAND_SPACE = re.compile(r"(\\[A-Za-z]+)\s+(?=[A-Za-z])")
 _SPACE = re.compile(r"\s+")
 _SPELLINGS = {
@@ -42,7 +44,9 @@ _SPELLINGS = {
     "\u03c0": "\\pi ",
     "\u221e": "\\infty ",
 }
-_HUGE_POWER = re.compile(r"(?:\^|\*\*)\s*\{?\s*-?\s*(?:\d{4,}|[^\s{}]*(?:\^|\*\*)|\{?[^{}]*(?:\^|\*\*))")
+_HUGE_POWER = re.compile(  # an exponent of 4 digits, or one that is a power or a factorial itself
+    r"(?:\^|\*\*)\s?(?:[{(+\s-]*\d{4,}|\{[^{}]*(?:\^|\*\*|!)|[({\s-]*\w+[\s)]*\*\*|\w\s?[\^!]|\{\s*\{)"
+)
 _HUGE_FACTORIAL = re.compile(r"(?:\d{4,}|[)}\]!])\s*!")
 _DIGIT_RUN = re.compile(rf"\d{{{MAX_DIGIT_RUN + 1},}}")
 
@@ -68,7 +72,7 @@ def normalize_latex(answer: str) -> str | None:
     answer = _SPACE.sub("", answer).replace("\0", " ")
     answer = _SHORT_ROOT.sub(r"\\sqrt{\1}", _SHORT_FRACTION.sub(_full_fraction, answer))
     answer = _SLASH_FRACTION.sub(r"\1\\frac{\2}{\3}", _NAMED_VALUE.sub("", answer))
-    answer = _CHOICE.sub(r"\1", answer).rstrip(".")
+    answer = _SINGLE_SCRIPT.sub(r"\1\2", _CHOICE.sub(r"\1", answer)).rstrip(".")
     number = bare_number(answer)
     return format_number(number) if number is not None else answer or None
 

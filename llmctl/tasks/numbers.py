@@ -33,13 +33,17 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE | re.ASCII,
 )
-_LATEX_FRACTION = re.compile(r"(\d?)\s*\\[dtc]?frac\s*(?:\{\s*(-?\d++)\s*\}|(\d))\s*(?:\{\s*(-?\d++)\s*\}|(\d))")
+_LATEX_FRACTION = re.compile(
+    r"(\d?)\s*\\[dtc]?frac\s*(?:\{\s*(-?\d++)\s*\}|(\d))\s*(?:\{\s*(-?\d++)\s*\}|(\d))"
+)
 _LATEX_TEXT = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox)\s*\{([^{}]*+)\}")
 _THOUSANDS_SPACE = re.compile(r",\s*\\!\s*")
 _LATEX_NOISE = re.compile(r"\\[!;:, ]|\\(?:left|right|displaystyle)(?![A-Za-z])|~")
 _BEFORE = re.compile(r"[\s(\[{$*_\\]*+(?:\\?[$€£¥₹]\s?)?", re.ASCII)
-_AFTER = re.compile(  # words and units: "clips", "per full-time day", "/hour", "cm^2", but no further operation
-    r"(?:[^\d+/^=<>\\|-]|[-/](?=\s?[A-Za-z]))*+(?:\^\{?[23]\}?|[²³])?[^\d+/^=<>\\|-]*+", re.ASCII
+_AFTER = (
+    re.compile(  # words and units: "clips", "per full-time day", "/hour", "cm^2", but no further operation
+        r"(?:[^\d+/^=<>\\|-]|[-/](?=\s?[A-Za-z]))*+(?:\^\{?[23]\}?|[²³])?[^\d+/^=<>\\|-]*+", re.ASCII
+    )
 )
 _DEGREES = re.compile(r"\^?\s*\{?\s*\\(?:circ|degree)(?![A-Za-z])\s*\}?|°")
 _EQUALS = re.compile(r"=|≈|\\approx(?![A-Za-z])")
@@ -108,7 +112,7 @@ def bare_number(text: str) -> Fraction | None:
     Returns:
         The number, or None where the text is something else or beyond the limits of this module.
     """
-    compact = re.sub(r"^-\s+", "-", plain(text).strip(" \n\t$%."))
+    compact = re.sub(r"^-\s+", "-", plain(text).rstrip(" \n\t$%.").lstrip(" \n\t$"))
     match = _TOKEN.fullmatch(compact)
     return _value(match) if match else None
 

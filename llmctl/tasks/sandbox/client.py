@@ -41,7 +41,10 @@ class Sandbox:
     def __init__(self, deadline_s: float = DEADLINE_S) -> None:
         self.deadline_s = deadline_s
         self._lock = threading.Lock()  # guards starting, loading and the control socket
-        self._forget()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+        self._owner = os.getpid()
+        self._loaded: set[tuple[str, tuple[Any, ...]]] = set()
 
     @property
     def pid(self) -> int | None:
@@ -145,13 +148,8 @@ class Sandbox:
         if self._process is not None and self._owner == os.getpid():
             self._process.kill()
             self._process.wait()
-        self._forget()
-
-    def _forget(self) -> None:
-        self._process: subprocess.Popen[bytes] | None = None
-        self._control: socket.socket | None = None
-        self._owner = os.getpid()
-        self._loaded: set[tuple[str, tuple[Any, ...]]] = set()
+        self._process = self._control = None
+        self._loaded.clear()
 
     def _is_alive(self) -> bool:
         """Whether the process is there; its end closes the control socket."""
@@ -170,7 +168,7 @@ class Sandbox:
         ours, theirs = socket.socketpair()
         with theirs:
             try:
-                socket.send_fds(self._control, [b"q"], [theirs.fileno()])  # type: ignore[list-item]
+                socket.send_fds(self._control, [b"q"], [theirs.fileno()])  # type: ignore[arg-type]
             except OSError:
                 ours.close()
                 return None

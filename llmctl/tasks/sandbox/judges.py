@@ -56,11 +56,11 @@ def _keep_sympy_from_evaluating_text() -> None:
     converter[str] = number
 
 
-def gym_judge(name: str, options: tuple[tuple[str, Any], ...]) -> Callable[[str, Mapping[str, Any]], float]:
+def gym_judge(name: str, options: str) -> Callable[[str, Mapping[str, Any]], float]:
     """A reasoning-gym data set's own score of an answer, or our own where its scorer evaluates text."""
     from llmctl.tasks.gym_scoring import make_scorer
 
-    return make_scorer(name, dict(options))
+    return make_scorer(name, options)
 
 
 JUDGES: dict[str, Callable[..., Callable[..., Any]]] = {"latex": latex_judge, "gym": gym_judge}
