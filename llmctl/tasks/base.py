@@ -69,6 +69,10 @@ class BaseTask(ABC):
         """Worked examples for the conversation: pairs of a prompt and its reply."""
         return []
 
+    def warm_up(self) -> float:
+        """Load what checks may need, so that the first one doesn't wait for it; seconds that it took."""
+        return 0.0
+
     def conversation(self, problem: Problem) -> list[Message]:
         """The messages that pose the problem: system prompt, worked examples, the problem itself."""
         messages: list[Message] = [{"role": "system", "content": self.system}] if self.system else []
@@ -79,7 +83,8 @@ class BaseTask(ABC):
     def check(self, problem: Problem, text: str) -> Feedback:
         """Judge a reply: reward 1 right, 0 wrong, -1 where no answer can be read.
 
-        The text is never evaluated as code, raises nothing, and is judged within a second.
+        The text is never evaluated as code, raises nothing, and is judged within a second; the first check
+        may load packages before it (see `warm_up`).
         """
         answer = self.read(problem, text)
         if answer is None:

@@ -8,19 +8,20 @@ import re
 from collections.abc import Iterator
 from dataclasses import fields
 from fractions import Fraction
+from itertools import count
 from typing import Any
 
 from llmctl.errors import UserError
 from llmctl.tasks.answers import last_boxed, last_tagged, normalize_answer, read_answer
 from llmctl.tasks.base import BaseTask
-from llmctl.tasks.gym_scoring import CHEAP_SCORERS, OWN_SCORERS, SUCCESS, make_dataset, source_of
+from llmctl.tasks.gym_scoring import CHEAP_SCORERS, OWN_SCORERS, SUCCESS, make_config, make_dataset, source_of
 from llmctl.tasks.numbers import MAX_CHARS
 from llmctl.tasks.sandbox import sandbox
 from llmctl.tasks.splits import check_split, digest, split_of, stream_seed
 from llmctl.tasks.types import Problem
 
 GYM_PROMPT_V1 = "Solve the problem. Give only the final answer between <answer> and </answer>."
-_ENDLESS = 2**31 - 1  # the virtual size; items are made one by one on demand
+_CHUNK = 500  # items of one data set object; some prepare all of theirs, so the stream goes on with the next
 _PATIENCE = 2_000  # items in a row without a new problem: the problems of this configuration are used up
 _NUMBER = re.compile(r"-?(?:0|[1-9]\d{0,30})(?:\.\d{1,30})?", re.ASCII)
 _ANSWER_LEAD = re.compile(r"(?:answer|result)\s{0,3}(?:is\b\s{0,3}:?|[:=])", re.IGNORECASE)
@@ -50,8 +51,9 @@ class Gym(BaseTask):
             raise UserError(f"gym:{dataset} got size {size}, but at least 1 problem is needed")
         self.name, self.dataset, self.size, self._options = f"gym:{dataset}", dataset, size, options
         _check_options(dataset, options)
+        self._scores_by_text = _scores_by_text(dataset)
         try:
-            self._scores_by_text = _scores_by_text(self._make(seed=0))
+            make_config(dataset, {**options, "seed": 0, "size": 1})
             self._setup = (dataset, json.dumps({**options, "seed": 0, "size": 1}, sort_keys=True))
         except (AssertionError, ValueError, TypeError, KeyError) as error:
             raise UserError(
@@ -61,6 +63,12 @@ class Gym(BaseTask):
     def __len__(self) -> int:
         """Problems of a split where no limit is given."""
         return self.size
+
+    def warm_up(self) -> float:
+        """Start the sandbox with the data set's scorer, where the scorer needs it."""
+        if self._scores_by_text or self.dataset in CHEAP_SCORERS:
+            return 0.0
+        return sandbox().warm_up("gym", self._setup)
 
     def read(self, problem: Problem, text: str) -> str | None:
         """The answer of a reply: tagged, boxed, after "answer is", or the reply itself.
@@ -88,24 +96,28 @@ class Gym(BaseTask):
         score = sandbox().judge("gym", self._setup, (answer, entry))
         return score is not None and score >= SUCCESS
 
-    def _make(self, seed: int, size: int = 1) -> Any:
-        return make_dataset(self.dataset, {**self._options, "seed": seed, "size": size})
+    def _items(self, split: str, seed: int) -> Iterator[dict[str, Any]]:
+        for chunk in count():
+            given = {"seed": stream_seed(self.name, split, seed, chunk), "size": _CHUNK}
+            dataset = make_dataset(self.dataset, {**self._options, **given})
+            yield from (dataset[index] for index in range(_CHUNK))
 
     def _stream(self, split: str, limit: int | None, seed: int) -> Iterator[Problem]:
         check_split(split, self.name)
-        items = self._make(stream_seed(self.name, split, seed), _ENDLESS)
         seen: set[int] = set()
         wanted = self.size if limit is None else limit
-        index = last_new = 0
-        while len(seen) < wanted:
-            entry = items[index]
-            index += 1
+        in_vain = 0
+        for entry in self._items(split, seed):
             key = digest(entry["question"])
             if split_of(entry["question"]) == split and key not in seen:
                 seen.add(key)
-                last_new = index
+                in_vain = 0
                 yield self._problem(entry, key)
-            elif index - last_new > _PATIENCE:
+                if len(seen) == wanted:
+                    return
+                continue
+            in_vain += 1
+            if in_vain > _PATIENCE:
                 raise UserError(
                     f"{self.name} has no further {split} problems with these options "
                     f"({len(seen)} were given): ask for fewer, or widen its options"
@@ -152,11 +164,12 @@ def _check_options(dataset: str, options: dict[str, Any]) -> None:
             )
 
 
-def _scores_by_text(dataset: Any) -> bool:
+def _scores_by_text(dataset: str) -> bool:
     """Whether only the reference answer itself earns the whole score (the base class's scorer)."""
     from reasoning_gym.dataset import ProceduralDataset
+    from reasoning_gym.factory import DATASETS
 
-    return type(dataset).score_answer is ProceduralDataset.score_answer
+    return DATASETS[dataset][0].score_answer is ProceduralDataset.score_answer
 
 
 def _decimal_form(number: str) -> str:

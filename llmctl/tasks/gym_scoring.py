@@ -18,10 +18,10 @@ SUCCESS = 0.99  # scores are not 0 or 1: a wrong answer may earn a part, only th
 Entry = Mapping[str, Any]  # question, answer and metadata of one problem
 
 
-def make_dataset(name: str, options: Mapping[str, Any]) -> Any:
-    """A reasoning-gym data set; "composite" takes its `datasets` as plain mappings."""
-    import reasoning_gym
+def make_config(name: str, options: Mapping[str, Any]) -> Any:
+    """A data set's validated configuration; "composite" takes its `datasets` as plain mappings."""
     from reasoning_gym.composite import DatasetSpec
+    from reasoning_gym.factory import DATASETS
 
     given = dict(options)
     if name == "composite":
@@ -29,7 +29,17 @@ def make_dataset(name: str, options: Mapping[str, Any]) -> Any:
             DatasetSpec(spec["name"], spec.get("weight", 1.0), dict(spec.get("config") or {}))
             for spec in given.get("datasets") or []
         ]
-    return reasoning_gym.create_dataset(name, **given)
+    config = DATASETS[name][1](**given)
+    if hasattr(config, "validate"):
+        config.validate()
+    return config
+
+
+def make_dataset(name: str, options: Mapping[str, Any]) -> Any:
+    """A reasoning-gym data set."""
+    from reasoning_gym.factory import DATASETS
+
+    return DATASETS[name][0](config=make_config(name, options))
 
 
 def make_scorer(name: str, options: str) -> Callable[[str, Entry], float]:

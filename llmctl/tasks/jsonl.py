@@ -10,6 +10,7 @@ from llmctl.tasks.answers import KINDS, normalize_answer, read_answer
 from llmctl.tasks.base import RowTask
 from llmctl.tasks.latex import same_latex
 from llmctl.tasks.rows import FileSource, Row
+from llmctl.tasks.sandbox import sandbox
 from llmctl.tasks.splits import digest
 from llmctl.tasks.types import Problem
 
@@ -87,6 +88,10 @@ class Jsonl(RowTask):
                 )
             seen.add(key)
             yield problem
+
+    def warm_up(self) -> float:
+        """Start the sandbox with math-verify, where this task may need it."""
+        return sandbox().warm_up("latex") if self.kind == "latex" else 0.0
 
     def read(self, problem: Problem, text: str) -> str | None:
         """The answer of a reply, by this task's kind."""

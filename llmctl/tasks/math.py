@@ -10,6 +10,7 @@ from llmctl.tasks.answers import last_boxed, normalize_answer, read_answer
 from llmctl.tasks.base import RowTask
 from llmctl.tasks.latex import same_latex
 from llmctl.tasks.rows import FileSource, HubSource, Row, RowSource
+from llmctl.tasks.sandbox import sandbox
 from llmctl.tasks.types import Problem
 
 MATH_PROMPT_V1 = (
@@ -56,6 +57,10 @@ class Math(RowTask):
             )
         meta = {name: row.fields[name] for name in ("level", "type") if name in row.fields}
         return Problem(row.key, row.text("problem").strip(), answer.strip(), solution, meta)
+
+    def warm_up(self) -> float:
+        """Start the sandbox with math-verify, where this task may need it."""
+        return sandbox().warm_up("latex")
 
     def read(self, problem: Problem, text: str) -> str | None:
         """The formula of a reply: `read_answer` of kind "latex"."""
