@@ -28,7 +28,7 @@ _BARE_BOX = re.compile(r"[^\s${}]{1,100}")
 _TAG = re.compile(r"<answer>([^<]*+(?:<(?!/?answer>)[^<]*+)*+)</answer>", re.IGNORECASE)
 _HASHES = re.compile(r"####[^\S\n]{0,3}([^\n]++)")
 _ANSWER_IS = re.compile(
-    r"\b(?:answer|result)\b[^\S\n]{0,3}(?:is\b[^\S\n]{0,3}:?|[:=])([^\n]++)", re.IGNORECASE
+    r"\b(?:answer|result)\b[*_]{0,3}[^\S\n]{0,3}(?:is\b[^\S\n]{0,3}:?|[:=])[*_]{0,3}", re.IGNORECASE
 )
 _SENTENCE_END = re.compile(r"\.(?=\s+[A-Z])")
 _INLINE_MATH = re.compile(r"\$([^$\n]{1,500})\$")
@@ -127,11 +127,12 @@ def _marked(text: str) -> str | None:
     tagged = last_tagged(text)
     if tagged:
         return tagged
-    for pattern in (_HASHES, _ANSWER_IS):
-        found = pattern.findall(text)
-        if found and found[-1].strip():
-            return _SENTENCE_END.split(found[-1])[0].strip()
-    return None
+    hashes = _HASHES.findall(text)
+    if hashes and hashes[-1].strip():
+        return str(hashes[-1]).strip()
+    leads = [match.end() for match in _ANSWER_IS.finditer(text)]
+    rest = text[leads[-1] :].strip() if leads else ""
+    return _SENTENCE_END.split(rest.split("\n", 1)[0])[0].strip() or None
 
 
 def _read_number(text: str, marked: str | None) -> str | None:

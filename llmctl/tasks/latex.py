@@ -44,6 +44,7 @@ _SPELLINGS = {
     "\u03c0": "\\pi ",
     "\u221e": "\\infty ",
 }
+_BASED = re.compile(r"(-?\w+)_(?:\d|\{\d+\})", re.ASCII)  # 3032_5
 _HUGE_POWER = re.compile(  # an exponent of 4 digits, or one that is a power or a factorial itself
     r"(?:\^|\*\*)\s?(?:[{(+\s-]*\d{4,}|\{[^{}]*(?:\^|\*\*|!)|[({\s-]*\w+[\s)]*\*\*|\w\s?[\^!]|\{\s*\{)"
 )
@@ -95,6 +96,13 @@ def same_latex(reply: str, reference: str) -> bool:
         return True
     if _is_plain(reply) and _is_plain(reference):
         return False  # two numbers, or two words, and not the same
+    based = [_BASED.fullmatch(answer) for answer in (reply, reference)]
+    if any(based):  # math-verify overlooks the base; one that isn't written is the one asked for
+        digits = [
+            match.group(1) if match else answer
+            for match, answer in zip(based, (reply, reference), strict=True)
+        ]
+        return not all(based) and digits[0] == digits[1]
     if not (is_bounded(reply) and is_bounded(reference)):
         return False
     return sandbox().judge("latex", (), (reply, reference)) is True

@@ -89,7 +89,7 @@ def get_task(name: str, path: str | Path | None = None, **options: Any) -> Task:
 
 def _unknown(name: str) -> str:
     known = [info.name for info in _INFOS]
-    near = difflib.get_close_matches(name, [*_CLASSES, "gym", "python"], n=1, cutoff=0.0)
+    near = difflib.get_close_matches(name.lower(), [*_CLASSES, "gym", "python"], n=1, cutoff=0.0)
     nearest = next(task for task in known if task.split(":")[0] == near[0]) if near else known[0]
     return f"no task {name!r}; the nearest is {nearest!r}: `llmctl tasks list` shows all tasks"
 

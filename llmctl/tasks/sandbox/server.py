@@ -44,13 +44,13 @@ def serve(control: socket.socket) -> None:
         with socket.socket(fileno=descriptors[0]) as channel:
             try:
                 verb, name, setup, question, deadline_s = _receive(channel)
-            except (OSError, EOFError):
+            except (OSError, EOFError, pickle.UnpicklingError):
                 continue  # the asking thread gave up
             if verb == "load":
                 _send(channel, _load(judges, name, setup))
             elif os.fork() == 0:
                 control.close()
-                _judge_and_exit(judges[name, setup], question, deadline_s, channel)
+                _judge_and_exit(judges.get((name, setup)), question, deadline_s, channel)
 
 
 def _receive(channel: socket.socket) -> Any:
@@ -78,16 +78,18 @@ def _load(judges: _States, name: str, setup: tuple[Any, ...]) -> dict[str, Any]:
 
 
 def _judge_and_exit(
-    judge: Callable[..., Any], question: tuple[Any, ...], deadline_s: float, channel: socket.socket
+    judge: Callable[..., Any] | None, question: tuple[Any, ...], deadline_s: float, channel: socket.socket
 ) -> None:
     """In the child: judge under the limits, reply, and end without the parent's clean-up."""
     # SIGALRM's default action is the kernel's: it ends the process inside C code too.
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
     signal.setitimer(signal.ITIMER_REAL, deadline_s)
     _limit_memory()
     sys.addaudithook(_forbid)
     try:
-        _send(channel, {"value": judge(*question)})
+        if judge is not None:
+            _send(channel, {"value": judge(*question)})
     except BaseException:  # a refused text, no memory, too deep: the parent reads the silence as no verdict
         os._exit(1)
     os._exit(0)
