@@ -171,8 +171,8 @@ def _response_spans(
         if not (reply.startswith(prompt) and text.startswith(reply)):
             raise UserError(
                 f"the chat template renders the prompt of message {turn + 1} of {where} differently alone "
-                "and in the whole conversation, so the model would learn from a prompt that it never sees: use "
-                "a template that only appends" + (", or loss_on=last" if turn != last else "")
+                "and in the whole conversation, so the model would learn from a prompt that it never "
+                "sees: use a template that only appends" + (", or loss_on=last" if turn != last else "")
             )
         spans.append((len(prompt), len(reply)))
     return spans

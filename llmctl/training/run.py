@@ -276,9 +276,9 @@ def _make_ready(folder: Path, mark: str, resume: bool) -> None:
     if not resume:
         (folder / DONE).unlink(missing_ok=True)
         shutil.rmtree(checkpoints, ignore_errors=True)
-    elif inputs.is_file():
-        _check_same(json.loads(inputs.read_text())["fingerprint"], mark, folder)
     found = last_checkpoint(checkpoints)
+    if found is not None:  # without one there is nothing to lose
+        _check_same(json.loads(inputs.read_text())["fingerprint"], mark, folder)
     remove_checkpoints(checkpoints, but=found.path if found else None)
     checkpoints.mkdir(exist_ok=True)
     write_json(inputs, {"fingerprint": mark})

@@ -70,7 +70,7 @@ class LengthSampler(Sampler[int]):
         for start in range(0, len(order), pool):
             ranked = sorted(order[start : start + pool], key=lambda row: -self.lengths[row])
             steps += [ranked[first : first + self.group] for first in range(0, len(ranked), self.group)]
-        # The step that is not full stays last: else a step would hold rows of two epochs' worth of places.
+        # The step that is not full stays last: anywhere else it would shift the rows of the steps after it.
         full, rest = [s for s in steps if len(s) == self.group], [s for s in steps if len(s) < self.group]
         for step in torch.randperm(len(full), generator=generator).tolist():
             yield from full[step]
