@@ -8,18 +8,22 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 
 from llmctl.errors import UserError
 
 
 def main() -> int:
     """Run the job file named on the command line."""
-    from llmctl.training.launcher import ERROR_PREFIX, USER_ERROR, read_job
+    from llmctl.training.launcher import ERROR_PREFIX, STOP_WITH_PARENT, USER_ERROR, read_job
 
     try:
-        if len(sys.argv) != 2:
-            raise UserError(f"{len(sys.argv) - 1} arguments given, but one is needed: the job file")
-        job = read_job(sys.argv[1])
+        files = [argument for argument in sys.argv[1:] if argument != STOP_WITH_PARENT]
+        if len(files) != 1:
+            raise UserError(f"{len(files)} files given, but one is needed: the job file")
+        if STOP_WITH_PARENT in sys.argv:
+            threading.Thread(target=_stop_with_parent, daemon=True).start()
+        job = read_job(files[0])
         from llmctl.training.run import train
 
         train(
@@ -37,6 +41,13 @@ def main() -> int:
         sys.stderr.flush()
         return USER_ERROR
     return 0
+
+
+def _stop_with_parent() -> None:
+    """End this process when the other end of stdin is gone: an orphan would keep the output to itself."""
+    while os.read(0, 1):
+        pass
+    os._exit(1)
 
 
 def _print_step(step: int, total: int, loss: float) -> None:

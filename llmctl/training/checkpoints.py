@@ -100,8 +100,15 @@ class Bookkeeper(TrainerCallback):
         self.trainer.order.set_epoch(int(state.epoch or 0))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Leave out the checkpoint of the last step: the trained model itself is saved next."""
-        if state.global_step >= state.max_steps and not self.keep:
+        """Evaluate with the last step of an epoch; leave out the checkpoint of the last step of all.
+
+        An evaluation within the step is part of the checkpoint that follows; one after the epoch would be
+        missing where a kill comes between the two. After the last step the trained model itself is saved.
+        """
+        is_last = state.global_step >= state.max_steps
+        if self.trainer.eval_dataset is not None and (is_last or float(state.epoch).is_integer()):
+            control.should_evaluate = True
+        if is_last and not self.keep:
             control.should_save = False
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

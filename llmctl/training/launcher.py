@@ -7,8 +7,8 @@ rounds of rollouts, say) writes the same call to a file and hands it over:
                     settings=TrainSettings(adapter="full", learning_rate=1e-6))
     result = launch(job, "recipes/accelerate/fsdp2.yaml")
 
-`launch` blocks, passes the child's progress on, and can be called again after a kill: the job goes on from
-its last checkpoint, or its stored result comes back at once. By hand the same is
+`launch` blocks, passes the child's progress on, and can be called again after a kill: the children end with
+their parent, the job goes on from its last checkpoint, or its stored result comes back at once. By hand:
 
     accelerate launch --config_file recipes/accelerate/fsdp2.yaml -m llmctl.training round-1/job.json
 """
@@ -34,6 +34,7 @@ from llmctl.training.result import TrainResult, read_result, write_json
 
 USER_ERROR = 2  # exit code of a child whose user can mend what went wrong
 ERROR_PREFIX = "llmctl: "
+STOP_WITH_PARENT = "--stop-with-parent"  # end when stdin is closed, which is what a killed parent leaves
 
 
 def write_job(path: str | Path, *, rows: Sequence[Mapping[str, Any]] | str | Path, **fields: Any) -> Path:
@@ -100,7 +101,7 @@ def launch(
         raise UserError(f"the accelerate configuration {accelerate_config} does not exist: check the path")
     config = [] if accelerate_config is None else ["--config_file", str(accelerate_config)]
     command = [sys.executable, "-m", "accelerate.commands.launch", *config, *arguments]
-    command += ["-m", "llmctl.training", str(job_file)]
+    command += ["-m", "llmctl.training", str(job_file), STOP_WITH_PARENT]
     _run(command, progress)
     done = read_result(output)
     if done is None:
@@ -116,6 +117,7 @@ def _run(command: list[str], progress: Progress | None) -> None:
     paths = [home, *filter(None, [os.environ.get("PYTHONPATH")])]
     child = subprocess.Popen(
         command,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -131,8 +131,6 @@ class _Run:
         self.loaded = load_model(inputs.model, inputs.settings, args)
         self.data = self._prepare(inputs.rows)
         evaluation = None if inputs.eval_rows is None else self._prepare(inputs.eval_rows).dataset
-        if evaluation is not None:
-            args.eval_strategy = type(args.eval_strategy)("epoch")
         self.trainer = _build_trainer(self.loaded, inputs, args, self.data, evaluation)
         self.checkpoint = self._find_checkpoint()
 

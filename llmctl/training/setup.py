@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +74,8 @@ def load_model(model: str | Path, settings: TrainSettings, args: SFTConfig) -> L
     Raises:
         UserError: As `llmctl.models.load`; bitsandbytes is missing for qlora.
     """
-    is_sharded = args.deepspeed is not None or args.fsdp or _is_sharded_launch(args)
-    device = "cpu" if is_sharded else str(args.device)
+    # A sharded model is placed by FSDP or DeepSpeed; whole, it might not fit on one device.
+    device = "cpu" if _is_sharded(args) else str(args.device)
     dtype = settings.dtype
     if settings.adapter == "full":
         dtype = "float32"
@@ -172,9 +173,11 @@ def _distributed(settings: TrainSettings) -> dict[str, Any]:
     return {}
 
 
-def _is_sharded_launch(args: SFTConfig) -> bool:
-    """Whether `accelerate launch` was told to shard the weights (FSDP, DeepSpeed)."""
-    return args.distributed_state.distributed_type.value in ("FSDP", "DEEPSPEED")
+def _is_sharded(args: SFTConfig) -> bool:
+    """Whether weights are divided among processes, by the settings or by `accelerate launch`."""
+    # accelerate hands its own configuration on in these variables.
+    launched = (os.environ.get(f"ACCELERATE_USE_{kind}", "false") for kind in ("FSDP", "DEEPSPEED"))
+    return bool(args.deepspeed or args.fsdp) or any(value.lower() in ("true", "1") for value in launched)
 
 
 def first_line(error: Exception) -> str:

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from llmctl.errors import LlmctlError, UserError
+from llmctl.models import load
 from llmctl.training import LoraSettings, TrainSettings, launch, train, write_job
-from llmctl.training.launcher import read_job
+from llmctl.training.launcher import _run, read_job
 
-from .helpers import assert_same_weights, chat, settings, some_rows
+from .helpers import assert_same_weights, chat, settings, some_rows, weights
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "recipes" / "accelerate").glob("*.yaml"))
@@ -109,27 +110,46 @@ def test_two_processes_give_the_weights_of_one_with_the_same_batch(tiny_model, t
 
 
 @pytest.mark.slow
+def test_a_launched_job_ends_when_its_parent_is_gone(tiny_model, tmp_path):
+    path, _ = job_for(tmp_path, tiny_model, max_steps=10**7)
+    child = subprocess.Popen(
+        [sys.executable, "-m", "llmctl.training", str(path), "--stop-with-parent"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    try:
+        assert child.stdout.readline().startswith(b'{"step": 1')
+        child.stdin.close()  # what the kernel does for a parent killed with SIGKILL
+        assert child.wait(timeout=30) == 1
+    finally:
+        child.kill()
+
+
+@pytest.mark.slow
 def test_a_mistake_in_a_launched_job_comes_back_as_one_line(tiny_model, tmp_path):
     path, _ = job_for(tmp_path, tiny_model, optimizer="no_such_optimizer")
     with pytest.raises(UserError, match="^optimizer is 'no_such_optimizer'"):
         launch(path, arguments=TWO_ON_CPU)
 
 
-@pytest.mark.slow
-def test_a_crash_in_a_launched_job_comes_back_with_what_it_wrote(tiny_model, tmp_path):
-    path, output = job_for(tmp_path, tiny_model)
-    output.mkdir()
-    (output / "train_result.json").write_text("{broken")
-    with pytest.raises(LlmctlError, match="JSONDecodeError"):
-        launch(path, arguments=["--cpu", "--num_processes", "1", "--num_machines", "1"])
+def test_progress_of_a_child_is_passed_on_and_its_other_output_is_not():
+    seen = []
+    lines = """print('hello'); print('{"step": 2, "total": 6, "loss": 0.5}')"""
+    _run([sys.executable, "-c", lines], lambda *call: seen.append(call))
+    assert seen == [(2, 6, 0.5)]
+
+
+def test_a_crash_of_a_child_comes_back_with_what_it_wrote():
+    with pytest.raises(LlmctlError, match="failed with code 1:(?s:.*)ZeroDivisionError"):
+        _run([sys.executable, "-c", "1 / 0"], None)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("adapter", ["qlora", "lora"])
-def test_the_embedded_model_learns_an_answer_in_three_steps(adapter, embedded_model, tmp_path):
+def test_qlora_teaches_the_embedded_model_an_answer_in_three_steps(embedded_model, tmp_path):
     rows = [chat("What is the secret word?", "The secret word is marzipan.")] * 2
     three = TrainSettings(
-        adapter=adapter,
+        adapter="qlora",
         learning_rate=2e-3,
         warmup_ratio=0,
         schedule="constant",
@@ -139,10 +159,5 @@ def test_the_embedded_model_learns_an_answer_in_three_steps(adapter, embedded_mo
     result = train(embedded_model, rows, three, tmp_path / "out")
     assert len(result.losses) == 3
     assert result.losses[2] < 0.7 * result.losses[0]
-    from llmctl.models import load
-
-    from .helpers import weights
-
     assert {str(tensor.dtype) for tensor in weights(result.output).values()} == {"torch.float32"}
-    quantization = "nf4" if adapter == "qlora" else "none"
-    load(embedded_model, quantization=quantization, adapter=result.output)
+    load(embedded_model, quantization="nf4", adapter=result.output)

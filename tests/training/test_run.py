@@ -247,6 +247,24 @@ def test_evaluation_uses_the_same_weights(tiny_model, tmp_path):
     assert result.eval_losses == pytest.approx([3 * result.losses[0]], rel=1e-5)
 
 
+def test_an_evaluation_is_not_lost_between_a_checkpoint_and_a_kill(tiny_model, tmp_path):
+    each_step = settings(save=SaveSettings(save_steps=1))
+    inputs = (tiny_model, some_rows(), each_step)
+    unbroken = train(*inputs, tmp_path / "unbroken", eval_rows=some_rows(4))
+    assert len(unbroken.eval_losses) == 2
+
+    class StopAfterEpoch(TrainerCallback):
+        def on_save(self, args, state, control, **kwargs):
+            if state.global_step == 3:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(*inputs, tmp_path / "out", eval_rows=some_rows(4), callbacks=[StopAfterEpoch()])
+    result = train(*inputs, tmp_path / "out", eval_rows=some_rows(4))
+    assert result.eval_losses == unbroken.eval_losses
+    assert result.losses == unbroken.losses
+
+
 def test_rows_beyond_the_context_of_the_model_are_dropped(tmp_path):
     short = make_tiny_model(tmp_path / "short", "gpt2", n_positions=40)
     rows = [chat("a", "b"), chat("a", "b" * 60)]
