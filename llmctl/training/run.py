@@ -208,7 +208,8 @@ def _build_trainer(
     set_seed(args.seed)
     settings = inputs.settings
     model, config = add_adapter(loaded.model, settings, inputs.init_adapter)
-    adapters = {name: p.data.clone() for name, p in model.named_parameters() if p.requires_grad}
+    goes_on = settings.adapter == "qlora" and inputs.init_adapter is not None
+    own = _trainable(model) if goes_on else {}
     try:
         trainer = WeightedTrainer(
             model=model,
@@ -224,13 +225,23 @@ def _build_trainer(
             "settings, or train another adapter"
         ) from error
     if settings.adapter == "qlora":
-        # TRL rounds adapters on 4-bit weights to bfloat16, in which small updates vanish and which is slow
-        # on CPUs: they stay in float32, and an adapter that goes on keeps its own weights.
-        tuned: Any = trainer.model
-        for name, parameter in tuned.named_parameters():
-            if parameter.requires_grad:
-                parameter.data = adapters.get(name, parameter.data).to(torch.float32)
+        _keep_float32(trainer.model, own)
     return trainer
+
+
+def _trainable(model: Any) -> dict[str, torch.Tensor]:
+    return {name: p.data.clone() for name, p in model.named_parameters() if p.requires_grad}
+
+
+def _keep_float32(model: Any, own: Mapping[str, torch.Tensor]) -> None:
+    """Undo TRL's rounding of adapters on 4-bit weights to bfloat16.
+
+    Small updates vanish in bfloat16, and it is slow on CPUs. An adapter that goes on gets back its own
+    weights, as they were before the trainer was built.
+    """
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            parameter.data = own.get(name, parameter.data).to(torch.float32)
 
 
 @contextmanager

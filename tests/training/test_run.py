@@ -198,6 +198,14 @@ def test_an_adapter_goes_on_from_where_it_was(tiny_model, tmp_path):
     assert further.losses[0] < first.losses[0]
 
 
+def test_a_qlora_adapter_goes_on_without_being_rounded(tiny_model, tmp_path):
+    first = train(tiny_model, some_rows(), settings(adapter="qlora"), tmp_path / "first")
+    assert first.losses[-1] < first.losses[0]
+    still = settings(adapter="qlora", learning_rate=1e-30)
+    second = train(tiny_model, some_rows(), still, tmp_path / "second", init_adapter=first.output)
+    assert_same_weights(second.output, first.output, tolerance=1e-20)
+
+
 def test_full_fine_tuning_goes_on_from_the_folder_of_the_previous_one(finished, tmp_path):
     second = train(finished.output, some_rows(), settings(), tmp_path / "second")
     assert second.losses[0] < finished.losses[0]
