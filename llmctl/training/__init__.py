@@ -1,0 +1,43 @@
+"""The one supervised trainer: weighted examples, loss on the last response, every adapter by name.
+
+    from llmctl.training import TrainSettings, train
+
+    rows = [{"messages": [...], "weight": 1.7}, ...]
+    result = train("smollm2-135m", rows, TrainSettings(adapter="lora", learning_rate=1e-3), "out")
+    result.output, result.losses[-1]
+
+`launch` runs the same job on several GPUs or machines through `accelerate launch`.
+"""
+
+from importlib import import_module
+from typing import Any
+
+from llmctl.training.config import (
+    DistributedSettings,
+    LoraSettings,
+    SaveSettings,
+    TrainJob,
+    TrainSettings,
+)
+from llmctl.training.result import TrainResult
+
+__all__ = [
+    "DistributedSettings",
+    "LoraSettings",
+    "SaveSettings",
+    "TrainJob",
+    "TrainResult",
+    "TrainSettings",
+    "launch",
+    "train",
+    "write_job",
+]
+
+_HOMES = {"train": "run", "launch": "launcher", "write_job": "launcher"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import torch only when something is really trained (PEP 562)."""
+    if name in _HOMES:
+        return getattr(import_module(f"llmctl.training.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
