@@ -52,7 +52,7 @@ class SamplingSettings(Recipe):
     window: int | None = Field(default=None, ge=1)
     """Earlier attempts kept in the prompt (the sliding window); null keeps all."""
     retry: str | None = None
-    """What is said after an attempt, right or wrong; null says what the task's feedback says of a wrong one."""
+    """Said after every attempt; null says what the task's feedback says of a wrong one."""
 
 
 class TeacherSettings(Recipe):
@@ -94,7 +94,9 @@ class CollectSettings(Recipe):
                 "give collect.teacher.model, or change collect.improve"
             )
         if not self.improve:
-            raise ValueError("collect.improve is empty, but at least one of self, teacher, reference is needed")
+            raise ValueError(
+                "collect.improve is empty, but at least one of self, teacher, reference is needed"
+            )
         return self
 
 

@@ -1,0 +1,218 @@
+"""`llmctl rise`: multi-turn fine-tuning in which a model learns to repair its own answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from llmctl.cli.options import (
+    DryRunOption,
+    FreshOption,
+    JsonOption,
+    RecipeArgument,
+    RunOption,
+    SetOption,
+    print_plan,
+    run_folder,
+)
+
+if TYPE_CHECKING:
+    from llmctl.rise.phases import Phases
+    from llmctl.rise.recipe import RiseRecipe
+    from llmctl.runs import Run
+
+app = typer.Typer(no_args_is_help=True, help="RISE: teach a model to repair its own answers over turns.")
+
+IterationOption = Annotated[
+    int, typer.Option("--iteration", min=0, help="Which round of collect and train.", show_default=True)
+]
+
+
+@app.command(help="The whole loop: evaluate, collect, train, evaluate, report. Goes on where it was stopped.")
+def run(
+    recipe: RecipeArgument,
+    folder: RunOption = None,
+    sets: SetOption = None,
+    as_json: JsonOption = False,
+    dry_run: DryRunOption = False,
+    fresh: FreshOption = False,
+) -> None:
+    """Everything a recipe says."""
+
+    def work(open_run: Run, resolved: RiseRecipe) -> dict[str, Any]:
+        from llmctl.rise.loop import run_rise
+
+        return run_rise(open_run, resolved, quiet=as_json)
+
+    _start("rise run", recipe, folder, sets, as_json, dry_run, fresh, work)
+
+
+@app.command(help="One phase: roll out the policy and write the training rows of an iteration.")
+def collect(
+    recipe: RecipeArgument,
+    iteration: IterationOption = 1,
+    folder: RunOption = None,
+    sets: SetOption = None,
+    as_json: JsonOption = False,
+    dry_run: DryRunOption = False,
+    fresh: FreshOption = False,
+) -> None:
+    """Episodes, and an improved response at every state."""
+    from llmctl.rise import loop
+
+    def work(phases: Phases) -> dict[str, Any]:
+        counts = loop.collect(phases, max(1, iteration))
+        return {"rows": counts, "data": str(phases.run.folder / f"data/iteration-{iteration}.jsonl")}
+
+    _start_phase("rise collect", recipe, folder, sets, as_json, dry_run, fresh, work)
+
+
+@app.command(help="One phase: fine-tune on the rows that an iteration collected.")
+def train(
+    recipe: RecipeArgument,
+    iteration: IterationOption = 1,
+    folder: RunOption = None,
+    sets: SetOption = None,
+    as_json: JsonOption = False,
+    dry_run: DryRunOption = False,
+    fresh: FreshOption = False,
+) -> None:
+    """Weighted fine-tuning, loss on the last response."""
+    from llmctl.errors import UserError
+    from llmctl.rise import loop
+
+    def work(phases: Phases) -> dict[str, Any]:
+        rows = phases.run.folder / f"data/iteration-{iteration}.jsonl"
+        if not rows.is_file():
+            raise UserError(f"{rows} is not there: run `llmctl rise collect` for this iteration first")
+        result = loop.train(phases, max(1, iteration))
+        return {
+            "output": str(result.output),
+            "steps": result.steps,
+            "tokens": result.tokens,
+            "label_tokens": result.label_tokens,
+            "first_loss": result.losses[0],
+            "last_loss": result.losses[-1],
+            "seconds": round(result.seconds, 1),
+        }
+
+    _start_phase("rise train", recipe, folder, sets, as_json, dry_run, fresh, work)
+
+
+@app.command("eval", help="One phase: evaluate the model as it came (0), or as an iteration trained it.")
+def evaluate(
+    recipe: RecipeArgument,
+    iteration: IterationOption = 0,
+    folder: RunOption = None,
+    sets: SetOption = None,
+    as_json: JsonOption = False,
+    dry_run: DryRunOption = False,
+    fresh: FreshOption = False,
+) -> None:
+    """m1@t1, m5@t1, m1@t5, p1@t5, pass@k and the gain at equal compute."""
+    from llmctl.rise import loop
+    from llmctl.rise.metrics import summarize
+
+    def work(phases: Phases) -> dict[str, Any]:
+        figures = summarize(loop.evaluate(phases, iteration), phases.recipe.seed)
+        if (phases.run.folder / "journal" / "evaluate-0.jsonl").is_file():
+            loop.finish(phases.run, phases.recipe)
+        return {name: value for name, value in figures.items() if name != "turns"}
+
+    _start_phase("rise eval", recipe, folder, sets, as_json, dry_run, fresh, work)
+
+
+@app.command(help="Compare the last evaluations of two runs, problem by problem.")
+def compare(
+    first: Annotated[Path, typer.Argument(help="A run's folder.", show_default=False)],
+    second: Annotated[Path, typer.Argument(help="Another one.", show_default=False)],
+    seed: Annotated[int, typer.Option("--seed", help="Of the bootstrap.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Second minus first, with paired intervals."""
+    from llmctl.cli.output import print_json, print_table, print_text
+    from llmctl.rise.compare import compare_runs
+    from llmctl.runs import Table
+
+    found = compare_runs(first, second, seed)
+    if as_json:
+        print_json(found)
+        return
+    rows = [[name, f"{figure.format()}"] for name, figure in found["figures"].items()]
+    caption = f"{second} minus {first} on {found['n']} shared problems, paired bootstrap, seed {seed}."
+    print_table(Table(["figure", "difference"], rows, caption))
+    for line in found["differences"]:
+        print_text(f"recipes differ: {line}")
+
+
+def _start_phase(
+    command: str,
+    recipe: str,
+    folder: Path | None,
+    sets: list[str] | None,
+    as_json: bool,
+    dry_run: bool,
+    fresh: bool,
+    work: Callable[[Phases], dict[str, Any]],
+) -> None:
+    def one(open_run: Run, resolved: RiseRecipe) -> dict[str, Any]:
+        from llmctl.rise.loop import pin_model
+        from llmctl.rise.phases import Phases
+
+        phases = Phases(open_run, resolved, quiet=as_json)
+        try:
+            pin_model(open_run, resolved)
+            return work(phases)
+        finally:
+            phases.close()
+
+    _start(command, recipe, folder, sets, as_json, dry_run, fresh, one)
+
+
+def _start(
+    command: str,
+    recipe: str,
+    folder: Path | None,
+    sets: list[str] | None,
+    as_json: bool,
+    dry_run: bool,
+    fresh: bool,
+    work: Callable[[Run, RiseRecipe], dict[str, Any]],
+) -> None:
+    """Resolve the recipe, then show the plan or open the run and do the work."""
+    from llmctl.cli.output import print_json
+    from llmctl.rise.recipe import RiseRecipe
+    from llmctl.runs import Run, load_recipe
+
+    resolved = load_recipe(RiseRecipe, recipe, sets or [])
+    if dry_run:
+        from llmctl.rise.work import estimate_work
+
+        print_plan(resolved, estimate_work(resolved), as_json)
+        return
+    with Run.open(run_folder(folder, recipe), resolved, command, fresh) as open_run:
+        result = work(open_run, resolved)
+        if as_json:
+            print_json(result)
+        else:
+            _print(open_run, resolved, command, result)
+
+
+def _print(open_run: Run, recipe: RiseRecipe, command: str, result: dict[str, Any]) -> None:
+    """A table, and where everything is."""
+    from llmctl.cli.output import print_table, print_text
+    from llmctl.rise.report import result_table
+    from llmctl.rise.verdict import verdicts
+    from llmctl.runs import Table
+
+    if command == "rise run":
+        print_table(result_table(recipe, result))
+        for sentence in verdicts(recipe, result):
+            print_text(f"- {sentence}")
+        print_text(f"report: {open_run.folder / 'report.html'}")
+        return
+    print_table(Table(["", command], [[name, str(value)] for name, value in result.items()]))
+    print_text(f"run: {open_run.folder}")

@@ -1,0 +1,70 @@
+"""Compare the last evaluations of two RISE runs on the problems they share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from llmctl.errors import UserError
+from llmctl.rise.metrics import paired_gains
+from llmctl.runs import Estimate, read_journal
+from llmctl.runs.recipe import differences, read_recipe_file
+
+_SAME = ("task", "evaluate", "sampling")  # what must agree for a comparison to mean something
+
+
+def compare_runs(first: Path, second: Path, seed: int = 0) -> dict[str, Any]:
+    """Second minus first, figure by figure, by paired bootstrap.
+
+    Returns:
+        `stages` (the iteration that was compared of each run), `n`, `figures` (each an `Estimate`), and
+        `differences` of the two recipes, in words.
+
+    Raises:
+        UserError: A folder is no RISE run or has no evaluation, or the two were evaluated differently.
+    """
+    old, new = _recipe(first), _recipe(second)
+    for section in _SAME:
+        if changed := differences(_section(old, section), _section(new, section)):
+            raise UserError(
+                f"{first} and {second} were evaluated differently ({section}: {', '.join(changed)}): "
+                "compare runs with the same task, sampling and evaluation"
+            )
+    a, records_a = _last(first)
+    b, records_b = _last(second)
+    try:
+        gains = paired_gains(records_a, records_b, seed)
+    except ValueError as error:
+        raise UserError(f"{first} and {second} can not be compared: {error}") from error
+    names = ("m1_t1", "m5_t1", "m1_t5", "p1_t5", "compute_matched_gain")
+    figures: dict[str, Estimate] = {name: gains[name] for name in names}
+    return {"stages": [a, b], "n": len(records_a), "figures": figures, "differences": differences(old, new)}
+
+
+def _recipe(folder: Path) -> dict[str, Any]:
+    path = folder / "recipe.yaml"
+    if not path.is_file():
+        raise UserError(f"{folder} is no run: give the folder of a finished `llmctl rise run`")
+    content = read_recipe_file(path)
+    if content.get("kind") != "rise":
+        raise UserError(f"{folder} is a run of kind {content.get('kind')!r}, but two RISE runs are needed")
+    return content
+
+
+def _section(recipe: Mapping[str, Any], name: str) -> dict[str, Any]:
+    found = recipe.get(name) or {}
+    if name == "sampling" and (recipe.get("evaluate") or {}).get("sampling"):
+        return {}  # the evaluation has sampling of its own, compared with it
+    keep = ("problems", "turns", "parallel", "seed", "sampling") if name == "evaluate" else found
+    return {key: value for key, value in found.items() if key in keep}
+
+
+def _last(folder: Path) -> tuple[int, list[dict[str, Any]]]:
+    stages = sorted(
+        (int(path.stem.removeprefix("evaluate-")), path) for path in folder.glob("journal/evaluate-*.jsonl")
+    )
+    for stage, path in reversed(stages):
+        if records := [r for line in read_journal(path) for r in line["records"]]:
+            return stage, records
+    raise UserError(f"{folder} has no evaluation yet: finish it with `llmctl rise run`")

@@ -1,0 +1,120 @@
+"""From collected episodes to weighted training conversations, streamed through a JSONL file.
+
+A line is `{"prompt": [...], "completion": [...], "weight": w}`: plain TRL reads prompt and completion
+and puts loss on the completion alone, which is what RISE asks for.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from llmctl.errors import UserError
+from llmctl.rise.recipe import RiseRecipe
+from llmctl.rise.turns import Attempt, next_conversation
+from llmctl.rise.weights import is_kept, raw_weight
+from llmctl.tasks import Problem, Task
+
+
+def training_rows(
+    task: Task, problems: Iterable[Problem], records: Iterable[Mapping[str, Any]], recipe: RiseRecipe
+) -> Iterator[dict[str, Any]]:
+    """Unscaled training rows, in the order of the records.
+
+    Args:
+        task: Poses the problems.
+        problems: Those of the records, in the same order; others in between are skipped.
+        records: As `collect_episodes` makes them.
+        recipe: Weights, window, which states.
+
+    Yields:
+        `prompt`, `completion`, `weight` (not yet scaled), and what the counts need: `turn`, `source`,
+        `reward`.
+
+    Raises:
+        UserError: A record's problem is not among `problems`: the data changed under the run.
+    """
+    stream = iter(problems)
+    for record in records:
+        problem = next((p for p in stream if p.id == record["problem"]), None)
+        if problem is None:
+            raise UserError(
+                f"problem {record['problem']!r} was collected but is no longer in the task's data: "
+                "put the data back, or start over with --fresh"
+            )
+        yield from _rows_of_episode(task, problem, record, recipe)
+
+
+def _rows_of_episode(
+    task: Task, problem: Problem, record: Mapping[str, Any], recipe: RiseRecipe
+) -> Iterator[dict[str, Any]]:
+    attempts = [_attempt(turn) for turn in record["turns"]]
+    for state in record["states"]:
+        improved, done = state["improved"], attempts[: state["turn"] - 1]
+        is_used = improved is not None and (done or recipe.collect.first_turn)
+        if not is_used or not is_kept(improved["reward"], [a.reward for a in done], recipe.weights.keep):
+            continue
+        s, w = recipe.sampling, recipe.weights
+        yield {
+            "prompt": next_conversation(task, problem, done, s.window, s.retry),
+            "completion": [{"role": "assistant", "content": improved["text"]}],
+            "weight": raw_weight(improved["reward"], state["rewards"], w.scheme, w.tau),
+            "turn": state["turn"],
+            "source": improved["source"],
+            "reward": improved["reward"],
+        }
+
+
+def _attempt(turn: Mapping[str, Any]) -> Attempt:
+    return Attempt(**{"is_repeat": False, "is_degenerate": False, "error": None, **turn})
+
+
+def write_rows(rows: Iterable[Mapping[str, Any]], path: Path) -> dict[str, Any]:
+    """Scale weights to mean 1 and write the rows, whole or not at all, without holding them in memory.
+
+    The trainer divides by label tokens, not by weights, so weights of mean 1 keep the learning rate
+    what it is for plain fine-tuning.
+
+    Returns:
+        Counts for the report: rows, by turn, by source, by reward.
+
+    Raises:
+        UserError: There are no rows.
+    """
+    counts: Counter[str] = Counter()
+    raw, total = path.with_suffix(".raw"), 0.0
+    with raw.open("w", encoding="utf-8") as file:
+        for row in rows:
+            total += row["weight"]
+            counts.update(
+                ["rows", f"turn {row['turn']}", f"from {row['source']}", f"reward {row['reward']:g}"]
+            )
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    if not counts["rows"]:
+        raw.unlink()
+        raise UserError(
+            "no collected response is good enough to train on: collect more problems or samples, set "
+            "weights.keep to better or all, or add reference to collect.improve"
+        )
+    scale = counts["rows"] / total
+    scaled = path.with_suffix(".scaled")
+    with raw.open(encoding="utf-8") as source, scaled.open("w", encoding="utf-8") as file:
+        for line in source:
+            row = json.loads(line)
+            kept = {key: row[key] for key in ("prompt", "completion")}
+            file.write(
+                json.dumps({**kept, "weight": round(row["weight"] * scale, 6)}, ensure_ascii=False) + "\n"
+            )
+    raw.unlink()
+    scaled.replace(path)
+    return dict(counts)
+
+
+def read_training_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file as the trainer takes them: `messages` and `weight`."""
+    with path.open(encoding="utf-8") as file:
+        rows = [json.loads(line) for line in file]
+    return [{"messages": row["prompt"] + row["completion"], "weight": row["weight"]} for row in rows]

@@ -1,0 +1,153 @@
+"""The whole loop: evaluate, then collect and train as often as the recipe says, evaluate, report."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from typing import Any
+
+from llmctl.models.description import describe
+from llmctl.rise.metrics import paired_gains, summarize
+from llmctl.rise.phases import Phases, Policy, Records
+from llmctl.rise.recipe import RiseRecipe
+from llmctl.rise.report import write_rise_report
+from llmctl.runs import Run
+from llmctl.training.result import read_result
+
+
+def run_rise(run: Run, recipe: RiseRecipe, *, quiet: bool = False) -> dict[str, Any]:
+    """Do what is missing of a RISE run; metrics and report are in its folder afterwards.
+
+    Args:
+        run: Open, with this recipe.
+        recipe: Resolved.
+        quiet: No progress.
+
+    Returns:
+        What `metrics.json` holds.
+
+    Raises:
+        UserError: Model, task or data can not be used, or nothing collected is fit to train on.
+    """
+    phases = Phases(run, recipe, quiet)
+    try:
+        pin_model(run, recipe)
+        evaluate(phases, 0)
+        phases.warm_start()
+        for iteration in range(1, recipe.iterations + 1):
+            collect(phases, iteration)
+            train(phases, iteration)
+            if recipe.evaluate.each_iteration or iteration == recipe.iterations:
+                evaluate(phases, iteration)
+        run.note(engine=phases.engine)
+    finally:
+        phases.close()
+    return finish(run, recipe)
+
+
+def pin_model(run: Run, recipe: RiseRecipe) -> None:
+    """Refuse to go on with other weights than the run was started with."""
+    if recipe.sampler.engine != "server":
+        run.pin(model_fingerprint=describe(recipe.model)["fingerprint"])
+
+
+def evaluate(phases: Phases, iteration: int) -> Records:
+    """Evaluate the model as it came (0), or as trained by an iteration."""
+    recipe = phases.recipe
+    if iteration == 0:
+        base = Policy(recipe.model, None if recipe.adapter is None else str(recipe.adapter))
+        return phases.evaluate("0", base)
+    return phases.evaluate(str(iteration), phases.policy(iteration))
+
+
+def collect(phases: Phases, iteration: int) -> dict[str, Any]:
+    """Collect an iteration's episodes, and write its training rows."""
+    if iteration == 1:
+        phases.warm_start()
+    phases.collect(iteration, phases.policy(iteration - 1))
+    counts = phases.build_rows(iteration)
+    phases.run.write_json(f"data/iteration-{iteration}.counts.json", counts)
+    return counts
+
+
+def train(phases: Phases, iteration: int) -> Any:
+    """Train on an iteration's rows."""
+    return phases.train(iteration, phases.policy(iteration - 1))
+
+
+def finish(run: Run, recipe: RiseRecipe) -> dict[str, Any]:
+    """Compute the metrics from the journals, and write `metrics.json` and the report."""
+    stages = evaluated_stages(run, recipe)
+    metrics: dict[str, Any] = {"seed": recipe.seed}
+    figures = {stage: summarize(records, recipe.seed) for stage, records in stages.items()}
+    first, last = min(stages), max(stages)
+    metrics["before"] = figures[first]
+    if last > first:
+        metrics["after"] = figures[last]
+        metrics["gain"] = paired_gains(stages[first], stages[last], recipe.seed)
+    metrics["iterations"] = {str(stage): found for stage, found in figures.items() if first < stage < last}
+    metrics["collection"] = {str(i): collection_counts(run, i) for i in range(1, recipe.iterations + 1)}
+    metrics["seconds"], metrics["tokens"] = costs(run, recipe)
+    run.write_metrics(metrics)
+    write_rise_report(run, recipe, metrics, stages)
+    return metrics
+
+
+def evaluated_stages(run: Run, recipe: RiseRecipe) -> dict[int, Records]:
+    """Records of every stage that has been evaluated whole, by iteration."""
+    found = {}
+    for stage in range(recipe.iterations + 1):
+        records = [r for line in run.journal(f"evaluate-{stage}") for r in line["records"]]
+        if records:
+            found[stage] = records
+    return found
+
+
+def collection_counts(run: Run, iteration: int) -> dict[str, Any]:
+    """What collection met: episodes, attempts, repeats, degenerate and failed ones, solved at each turn."""
+    counts: Counter[str] = Counter()
+    for record in (r for line in run.journal(f"collect-{iteration}") for r in line["records"]):
+        counts["episodes"] += 1
+        for number, attempt in enumerate(record["turns"], 1):
+            counts["attempts"] += 1
+            counts["errors"] += attempt.get("error") is not None
+            counts["unreadable"] += attempt["reward"] < 0 and attempt.get("error") is None
+            counts[f"solved at turn {number}"] += attempt["is_correct"]
+        for state in record["states"]:
+            counts["samples"] += len(state["rewards"])
+            counts["repeats dropped"] += state["repeats"]
+            counts["degenerate dropped"] += state["degenerate"]
+            counts["states with a right sample"] += any(r >= 1 for r in state["rewards"])
+            counts["states without any response"] += state["improved"] is None
+            counts["states"] += 1
+    return dict(counts)
+
+
+def costs(run: Run, recipe: RiseRecipe) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Seconds and tokens by phase; work that was lost to a kill is not counted."""
+    seconds: dict[str, float] = defaultdict(float)
+    for line in run.journal("timing"):
+        seconds[line["key"].split("/")[0]] += line["seconds"]
+    tokens: dict[str, Any] = {}
+    for phase in sampled_phases(recipe):
+        usage = [line["usage"] for line in run.journal(phase)]
+        if usage:
+            keys = ("prompt_tokens", "cached_tokens", "completion_tokens", "retries", "errors")
+            tokens[phase] = {key: sum(u[key] for u in usage) for key in keys}
+    for name in ["warm", *map(str, range(1, recipe.iterations + 1))]:
+        if (stored := read_result(run.folder / "models" / name)) is not None:
+            seconds[f"train-{name}"] = stored[0].seconds
+            tokens[f"train-{name}"] = {
+                "tokens": stored[0].tokens,
+                "label_tokens": stored[0].label_tokens,
+                "dropped_rows": stored[0].dropped_rows,
+            }
+    return {phase: round(value, 1) for phase, value in seconds.items()}, tokens
+
+
+def sampled_phases(recipe: RiseRecipe) -> Iterator[str]:
+    """Names of the journals of phases that sample."""
+    for stage in range(recipe.iterations + 1):
+        yield f"evaluate-{stage}"
+    for iteration in range(1, recipe.iterations + 1):
+        yield f"collect-{iteration}"

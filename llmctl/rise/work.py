@@ -1,0 +1,24 @@
+"""How much work a recipe means, before any of it is done."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llmctl.rise.recipe import RiseRecipe
+
+
+def estimate_work(recipe: RiseRecipe) -> dict[str, Any]:
+    """What a run will ask for at most, in samples and tokens; for `--dry-run`."""
+    c, e = recipe.collect, recipe.evaluate
+    evaluations = 2 + (recipe.iterations - 1 if e.each_iteration else 0) if recipe.iterations else 1
+    per_evaluation = e.problems * (e.parallel + e.turns - 1)
+    per_collection = c.problems * c.turns * c.samples
+    samples = evaluations * per_evaluation + recipe.iterations * per_collection
+    return {
+        "evaluations": evaluations,
+        "samples an evaluation, at most": per_evaluation,
+        "samples a collection, at most": per_collection,
+        "new tokens sampled, at most": samples * recipe.sampling.max_tokens,
+        "training rows an iteration, at most": c.problems * c.turns,
+        "passes over them": recipe.train.epochs,
+    }
