@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from llmctl.errors import UserError
+from llmctl.models.quiet import quiet_libraries
 from llmctl.models.registry import resolve
 
 if TYPE_CHECKING:
@@ -129,8 +130,6 @@ def attach_adapter(
     Raises:
         UserError: The folder is no PEFT adapter, has no safetensors weights, or fits another model.
     """
-    from peft import PeftModel
-
     folder = Path(adapter)
     if not (folder / "adapter_config.json").is_file():
         raise UserError(
@@ -140,7 +139,10 @@ def attach_adapter(
         raise UserError(f"adapter {adapter} has no adapter_model.safetensors: only safetensors are loaded")
     register_adapters()
     try:
-        return PeftModel.from_pretrained(model, folder, adapter_name=name, is_trainable=is_trainable)
+        with quiet_libraries():
+            from peft import PeftModel
+
+            return PeftModel.from_pretrained(model, folder, adapter_name=name, is_trainable=is_trainable)
     except (RuntimeError, ValueError) as error:
         raise UserError(f"adapter {adapter} does not fit the model ({_first_line(error)})") from error
 
@@ -173,7 +175,8 @@ def _load_weights(
             "device_map": str(device),
         }
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(folder, **options)
+        with quiet_libraries():
+            model: Any = AutoModelForCausalLM.from_pretrained(folder, **options)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
             f"{folder} can not be loaded as a causal language model ({_first_line(error)})"
@@ -187,7 +190,6 @@ def quantization_config(quantization: str, dtype: torch.dtype) -> Any:
     Raises:
         UserError: No such quantization, or bitsandbytes is missing.
     """
-    import logging
     from importlib.util import find_spec
 
     if quantization not in QUANTIZATIONS:
@@ -196,7 +198,6 @@ def quantization_config(quantization: str, dtype: torch.dtype) -> Any:
         raise UserError(f"quantization {quantization} needs bitsandbytes: run `pip install 'llmctl[quant]'`")
     from transformers import BitsAndBytesConfig
 
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # int8 warns on every matrix product
     if quantization == "int8":
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(

@@ -23,12 +23,12 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 from transformers import PrinterCallback, set_seed
-from transformers.utils import logging as transformers_logging
 
 from llmctl.errors import UserError
 from llmctl.models import resolve
 from llmctl.models.description import fingerprint
 from llmctl.models.loading import Loaded
+from llmctl.models.quiet import quiet_libraries
 from llmctl.training.checkpoints import Bookkeeper, Checkpoint, Progress, last_checkpoint, remove_checkpoints
 from llmctl.training.config import TrainSettings
 from llmctl.training.data import Prepared, fingerprint_rows, prepare, read_rows
@@ -91,7 +91,7 @@ def train(
         if not settings.save.keep_checkpoints:  # a kill may have come between the marker and this
             shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
         return done[0]
-    with _quiet(), ExitStack() as stack:
+    with quiet_libraries(), ExitStack() as stack:
         args = build_arguments(settings, folder / CHECKPOINTS)
         if args.process_index == 0:
             stack.enter_context(_claim(folder))
@@ -242,21 +242,6 @@ def _keep_float32(model: Any, own: Mapping[str, torch.Tensor]) -> None:
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             parameter.data = own.get(name, parameter.data).to(torch.float32)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep transformers from talking; its settings are put back afterwards."""
-    level = transformers_logging.get_verbosity()
-    had_bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(level)
-        if had_bars:
-            transformers_logging.enable_progress_bar()
 
 
 @contextmanager

