@@ -70,16 +70,17 @@ def summarize(records: Sequence[Record], seed: int = 0) -> dict[str, Any]:
     figures: dict[str, Any] = {}
     for name, values in found.items():
         figures[name] = _estimate(values, seed)
-    widest = f"pass_{max(len(r['parallel']) for r in records)}"
-    for name, a, b in (
-        ("compute_matched_gain", "m1_t5", "m5_t1"),
-        ("oracle_matched_gain", "p1_t5", widest),
-        ("gain_over_turns", "m1_t5", "m1_t1"),
-    ):
+    for name, a, b in (*_matched(found), ("gain_over_turns", "m1_t5", "m1_t1")):
         figures[name] = paired_bootstrap(found[a], found[b], seed)
     figures["turns"] = flows(records)
     figures["distinct_answers"] = _estimate(np.array([_distinct(r["parallel"]) for r in records]), seed)
     return figures
+
+
+def _matched(found: Mapping[str, Any]) -> tuple[tuple[str, str, str], ...]:
+    """The differences within a pair of figures that cost the same number of samples."""
+    widest = max((name for name in found if name.startswith("pass_")), key=lambda name: int(name[5:]))
+    return ("compute_matched_gain", "m1_t5", "m5_t1"), ("oracle_matched_gain", "p1_t5", widest)
 
 
 def _estimate(values: np.ndarray, seed: int) -> Estimate:
@@ -136,6 +137,6 @@ def paired_gains(before: Sequence[Record], after: Sequence[Record], seed: int = 
         raise ValueError("the two evaluations are not of the same problems")
     old, new = scores(before), scores(after)
     gains = {name: paired_bootstrap(new[name], old[name], seed) for name in new if name in old}
-    difference = (new["m1_t5"] - new["m5_t1"], old["m1_t5"] - old["m5_t1"])
-    gains["compute_matched_gain"] = paired_bootstrap(*difference, seed)
+    for name, a, b in _matched(new):
+        gains[name] = paired_bootstrap(new[a] - new[b], old[a] - old[b], seed)
     return gains

@@ -41,9 +41,7 @@ def _training(metrics: Mapping[str, Any]) -> str:
 
 def _turns(last: Mapping[str, Any], turns: str, parallel: str, metrics: Mapping[str, Any]) -> str:
     over, matched = last["gain_over_turns"], last["compute_matched_gain"]
-    opening = f"Over its turns the model gains {_points(over)} on a single sample."
-    if _is_below(over):
-        opening = f"Over its turns the model loses {_points(over)} against a single sample."
+    opening = f"A vote over the turns is {_points(over)} against a single sample."
     if _is_above(matched):
         return f"{opening} At equal compute {turns} beats {parallel} by {_points(matched)}: more than voting."
     if _is_below(matched):
