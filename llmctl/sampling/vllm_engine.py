@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from llmctl.errors import EngineError, UserError
 from llmctl.messages import Conversation
 from llmctl.models.loading import load_tokenizer
@@ -47,7 +49,9 @@ class _Engine:
         self._check_open()
         inputs = [{"prompt_token_ids": list(ids)} for ids in prompts]
         try:
-            return self.llm.generate(inputs, list(params), use_tqdm=False, lora_request=lora)
+            # The engine draws from torch's generator too, though every request brings one of its own.
+            with torch.random.fork_rng(devices=[]):
+                return self.llm.generate(inputs, list(params), use_tqdm=False, lora_request=lora)
         except BaseException as error:
             self._drop_requests()  # else they would come back as answers to the next call
             if isinstance(error, Exception):
@@ -69,7 +73,7 @@ class _Engine:
         if adapter is None:
             return None
         weights = _check_adapter(Path(adapter), self._config.lora_config)
-        # An adapter that was trained further in the same folder is another adapter: the prefix cache must not mix.
+        # Trained further in the same folder, it is another adapter: the prefix cache must not mix the two.
         state = weights.stat()
         key = (str(weights.parent.resolve()), state.st_mtime_ns, state.st_size)
         if key not in self._loras:
@@ -142,7 +146,7 @@ class _Verbs(Closing):
         outputs = self._run([p for p in prompts for _ in parts], params * len(prompts), len(parts))
         found = []
         for start in range(0, len(outputs), len(parts)):
-            scores = {}
+            scores: dict[int, float] = {}
             for output in outputs[start : start + len(parts)]:
                 scores |= {token: entry.logprob for token, entry in output.outputs[0].logprobs[0].items()}
             found.append([float(scores[token]) for token in ids])
@@ -202,7 +206,13 @@ class VllmSampler(_Verbs):
         trust_remote_code: bool = False,
     ) -> None:
         options = EngineOptions(
-            dtype, tensor_parallel, gpu_memory, context_length, max_lora_rank, enforce_eager, trust_remote_code
+            dtype,
+            tensor_parallel,
+            gpu_memory,
+            context_length,
+            max_lora_rank,
+            enforce_eager,
+            trust_remote_code,
         )
         if adapter is not None:
             _check_adapter(Path(adapter), None, max_lora_rank)  # before the engine's half minute
@@ -293,6 +303,7 @@ def _check_adapter(folder: Path, lora_config: Any, max_rank: int | None = None) 
     if rank > limit:
         fitting = next((r for r in LORA_RANKS if r >= rank), LORA_RANKS[-1])
         raise UserError(
-            f"adapter {folder} has rank {rank}, but max_lora_rank is {limit}: open with max_lora_rank={fitting}"
+            f"adapter {folder} has rank {rank}, but max_lora_rank is {limit}: "
+            f"open with max_lora_rank={fitting}"
         )
     return weights

