@@ -7,7 +7,6 @@ import os
 import random
 import re
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -60,8 +59,8 @@ class ServerOptions:
             )
         if self.max_parallel < 1 or self.retries < 0 or self.timeout_s <= 0:
             raise UserError(
-                f"max_parallel is {self.max_parallel}, retries {self.retries}, timeout_s {self.timeout_s}, but "
-                "at least 1, 0 and more than 0 are needed"
+                f"max_parallel is {self.max_parallel}, retries {self.retries}, timeout_s {self.timeout_s}, "
+                "but at least 1, at least 0 and more than 0 are needed"
             )
 
 
@@ -85,6 +84,7 @@ class Client:
         )
         self._jitter = random.Random()
         self._lock = threading.Lock()
+        self._closed = threading.Event()
         self.retries = 0
 
     def get(self, path: str) -> Any:
@@ -116,13 +116,15 @@ class Client:
                     raise
                 wait = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2**tried) * self._jitter.uniform(0.5, 1.5)
                 asked = error.wait_s if isinstance(error, Unavailable) else None
-                time.sleep(wait if asked is None else min(LONGEST_WAIT_S, max(wait, asked)))
+                if self._closed.wait(wait if asked is None else min(LONGEST_WAIT_S, max(wait, asked))):
+                    raise
                 with self._lock:
                     self.retries += 1
         raise EngineError("no attempt was made")
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the connections; no request is tried again."""
+        self._closed.set()
         self._openai.close()
 
     def _ask(self, send: Callable[[], str]) -> Any:

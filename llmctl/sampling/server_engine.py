@@ -82,12 +82,12 @@ class ServerSampler(Closing):
         self._pool: ThreadPoolExecutor | None = ThreadPoolExecutor(max_parallel, "llmctl-server")
         self.usage = Usage()
         self._rung = 0
-        self._has_tokenizer = True  # until the server says otherwise
+        self._scores_ids = True  # until the server shows otherwise
         try:
             self._served = self._list_models()
             self._check_name(model)
-            context = (self._served or {}).get(model)
-            self.info = SamplerInfo(model, "server", None, context, {"base_url": options.base_url})
+            details = {"base_url": options.base_url}
+            self.info = SamplerInfo(model, "server", None, self._served[model], details)
             self.use_adapter(adapter)
         except BaseException:
             self.close()
@@ -130,7 +130,9 @@ class ServerSampler(Closing):
         names its 20 likeliest tokens, and a token that is not among them is an EngineError.
         """
         check_conversations(conversations)
-        ids = self._token_ids(tokens) if conversations and tokens else None
+        if not tokens:
+            return [[] for _ in conversations]
+        ids = self._token_ids(tokens) if conversations else None
 
         def score(number: int) -> tuple[list[float], Any]:
             try:
@@ -146,8 +148,8 @@ class ServerSampler(Closing):
         """Close the connections."""
         if self._pool is not None:
             pool, self._pool = self._pool, None
-            pool.shutdown(cancel_futures=True)
             self._client.close()
+            pool.shutdown(cancel_futures=True)
 
     # Sampling
 
@@ -220,6 +222,7 @@ class ServerSampler(Closing):
             row, data = self._score_ids(body, ids)
             if row is not None:
                 return row, data
+            self._scores_ids = False
         data = self._client.with_retries(partial(self._post_scored, body | {"top_logprobs": TOP_LOGPROBS}))
         return _named(read_token_logprobs(data), tokens), data
 
@@ -252,7 +255,7 @@ class ServerSampler(Closing):
         Raises:
             UserError: A string is not exactly one token.
         """
-        if not self._has_tokenizer:
+        if not self._scores_ids:
             return None
         url = self._client.options.base_url.removesuffix("/v1") + "/tokenize"
         ids = []
@@ -261,11 +264,11 @@ class ServerSampler(Closing):
             try:
                 data = self._client.with_retries(partial(self._client.post, url, body))
             except (Refused, MalformedReply):
-                self._has_tokenizer = False
+                self._scores_ids = False
                 return None
             found = data.get("tokens") if isinstance(data, dict) else None
             if not isinstance(found, list):
-                self._has_tokenizer = False
+                self._scores_ids = False
                 return None
             if len(found) != 1:
                 raise UserError(f"{token!r} is {len(found)} tokens of this model, but exactly one is needed")
@@ -289,11 +292,11 @@ class ServerSampler(Closing):
             self.usage.calls += 1
             self.usage.retries += self._client.retries - retries
 
-    def _list_models(self) -> dict[str, int | None] | None:
-        """Names and context lengths of what the server serves; None where it does not tell.
+    def _list_models(self) -> dict[str, int | None]:
+        """Names of what the server serves, and context lengths where it tells them (vLLM does).
 
         Raises:
-            UserError: No server answers.
+            UserError: No server answers, or what answers speaks another protocol.
         """
         url = self._client.options.base_url
         try:
@@ -304,15 +307,13 @@ class ServerSampler(Closing):
                 f"no server answers at {url}: {error}; start one (`python -m "
                 "vllm.entrypoints.openai.api_server --model FOLDER`), or give its base_url"
             ) from error
-        except Refused:
-            return None  # not every server lists its models; the first request will tell
-        except (MalformedReply, AttributeError, KeyError, TypeError) as error:
+        except (Refused, MalformedReply, AttributeError, KeyError, TypeError) as error:
             raise UserError(
                 f"what answers at {url} is no OpenAI-compatible server: give the address up to /v1"
             ) from error
 
     def _check_name(self, name: str) -> None:
-        if self._served is not None and name not in self._served:
+        if name not in self._served:
             raise UserError(
                 f"the server at {self._client.options.base_url} serves no {name!r}: it serves "
                 f"{', '.join(sorted(self._served)) or 'nothing'}"
