@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from llmctl.errors import EngineError, UserError
 from llmctl.messages import Conversation
-from llmctl.sampling.common import Closing, check_conversations, request_seeds
+from llmctl.sampling.common import Closing, check_conversations, check_length, request_seeds
 from llmctl.sampling.server_client import Client, Refused, ServerOptions, Unavailable
 from llmctl.sampling.server_reply import MalformedReply, Reply, read_chat, read_token_logprobs
 from llmctl.sampling.types import Completion, SamplerInfo, Settings, Usage
@@ -112,7 +112,10 @@ class ServerSampler(Closing):
         seeds = request_seeds(settings.seed, conversations)
 
         def sample(number: int) -> _Outcome:
-            return self._converse(conversations[number], settings, seeds[number])
+            outcome = self._converse(conversations[number], settings, seeds[number])
+            # vLLM's server shortens the reply instead of refusing a prompt that leaves no room for it.
+            check_length(number, outcome.prompt_tokens, settings.max_tokens, self.info.context_length)
+            return outcome
 
         outcomes = self._in_parallel(sample, len(conversations))
         self.usage.prompt_tokens += sum(outcome.prompt_tokens for outcome in outcomes)

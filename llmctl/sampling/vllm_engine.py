@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,8 @@ class _Engine:
         self._config = self.llm.llm_engine.vllm_config
         self.context_length = int(self._config.model_config.max_model_len)
         self.dtype = str(self._config.model_config.dtype).removeprefix("torch.")
+        self.block_tokens = int(self._config.cache_config.block_size)
+        self.version = import_module("vllm").__version__
         self._loras: dict[tuple[str, int, int], Any] = {}
 
     def generate(self, prompts: Sequence[Sequence[int]], params: Sequence[Any], lora: Any) -> list[Any]:
@@ -217,7 +220,13 @@ class VllmSampler(_Verbs):
         if adapter is not None:
             _check_adapter(Path(adapter), None, max_lora_rank)  # before the engine's half minute
         engine = _Engine(model, options)
-        details = {"dtype": engine.dtype, "tensor_parallel": tensor_parallel, "max_lora_rank": max_lora_rank}
+        details = {
+            "vllm": engine.version,
+            "dtype": engine.dtype,
+            "tensor_parallel": tensor_parallel,
+            "max_lora_rank": max_lora_rank,
+            "block_tokens": engine.block_tokens,
+        }
         info = SamplerInfo(str(model), "vllm", None, engine.context_length, details)
         try:
             super().__init__(engine, info, adapter)

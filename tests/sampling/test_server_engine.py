@@ -184,6 +184,13 @@ class TestChat:
             with pytest.raises(UserError, match="does not fit the context.*1000 tokens"):
                 sampler.chat(ASK)
 
+    def test_a_reply_that_the_server_shortened_for_lack_of_room_is_a_users_mistake(self):
+        """The fake server serves 1000 tokens, and every prompt has 5."""
+        with FakeServer() as server, connect(server) as sampler:
+            assert not sampler.chat(ASK, Settings(max_tokens=995))[0][0].is_error
+            with pytest.raises(UserError, match="has 5 tokens and asks for up to 996.*context is 1000"):
+                sampler.chat(ASK, Settings(max_tokens=996))
+
 
 FAULTS = {
     "a 500": lambda body: (500, {"error": {"message": "out of luck"}}),
