@@ -24,7 +24,7 @@ from llmctl.sampling.common import (
     single_token_ids,
 )
 from llmctl.sampling.types import Completion, SamplerInfo, Settings, Usage
-from llmctl.sampling.vllm_open import LORA_RANKS, EngineOptions, close_llm, first_line, open_llm
+from llmctl.sampling.vllm_open import LORA_RANKS, EngineOptions, OpenEngine, first_line, open_llm
 
 _MAX_SCORED = 128  # ids that vLLM scores in one request
 
@@ -35,7 +35,7 @@ class _Engine:
     def __init__(self, model: str | Path, options: EngineOptions) -> None:
         folder = resolve(model)
         self.tokenizer = load_tokenizer(folder, trust_remote_code=options.trust_remote_code)
-        self.llm: Any = open_llm(folder, options)
+        self._open: OpenEngine | None = open_llm(folder, options)
         self._config = self.llm.llm_engine.vllm_config
         self.context_length = int(self._config.model_config.max_model_len)
         self.dtype = str(self._config.model_config.dtype).removeprefix("torch.")
@@ -49,12 +49,12 @@ class _Engine:
         Raises:
             EngineError: The engine failed; the requests of this call are dropped.
         """
-        self._check_open()
+        llm = self.llm
         inputs = [{"prompt_token_ids": list(ids)} for ids in prompts]
         try:
             # The engine draws from torch's generator too, though every request brings one of its own.
             with torch.random.fork_rng(devices=[]):
-                return self.llm.generate(inputs, list(params), use_tqdm=False, lora_request=lora)
+                return llm.generate(inputs, list(params), use_tqdm=False, lora_request=lora)
         except BaseException as error:
             self._drop_requests()  # else they would come back as answers to the next call
             if isinstance(error, Exception):
@@ -72,7 +72,7 @@ class _Engine:
         Raises:
             UserError: The folder holds no adapter that vLLM can take.
         """
-        self._check_open()
+        llm = self.llm
         if adapter is None:
             return None
         weights = _check_adapter(Path(adapter), self._config.lora_config)
@@ -85,7 +85,7 @@ class _Engine:
             number = len(self._loras) + 1
             request = LoRARequest(f"adapter-{number}", number, str(weights.parent))
             try:
-                self.llm.llm_engine.add_lora(request)
+                llm.llm_engine.add_lora(request)
             except Exception as error:  # a subprocess engine wraps what the loader raised
                 raise UserError(
                     f"adapter {adapter} does not fit ({first_line(error)}): take engine transformers"
@@ -93,15 +93,22 @@ class _Engine:
             self._loras[key] = request
         return self._loras[key]
 
-    def _check_open(self) -> None:
-        if self.llm is None:
+    @property
+    def llm(self) -> Any:
+        """The running `LLM`.
+
+        Raises:
+            UserError: The sampler is closed.
+        """
+        if self._open is None:
             raise UserError("the sampler is closed: open it again")
+        return self._open.llm
 
     def close(self) -> None:
         """End the engine, once."""
-        if self.llm is not None:
-            llm, self.llm, self._config = self.llm, None, None
-            close_llm(llm)
+        if self._open is not None:
+            opened, self._open, self._config = self._open, None, None
+            opened.close()
 
 
 class _Verbs(Closing):

@@ -56,7 +56,22 @@ class EngineOptions:
             raise UserError(f"gpu_memory is {self.gpu_memory}, but it is a share of the memory, in (0, 1]")
 
 
-def open_llm(folder: Path, options: EngineOptions) -> Any:
+@dataclass
+class OpenEngine:
+    """A running engine, and what the environment variables were that opening it has set."""
+
+    llm: Any  # vLLM's LLM
+    environment: dict[str, str | None]
+
+    def close(self) -> None:
+        """End the engine, free its memory and put the environment back."""
+        self.llm.llm_engine.engine_core.shutdown()
+        self.llm = None
+        gc.collect()
+        _restore(self.environment)
+
+
+def open_llm(folder: Path, options: EngineOptions) -> OpenEngine:
     """Open vLLM's `LLM` on a model folder, with prefix caching, and LoRA where the model takes it.
 
     On a CPU the engine lives in this process: it starts in half the time, gives its memory back on
@@ -91,14 +106,36 @@ def open_llm(folder: Path, options: EngineOptions) -> Any:
         if "VLLM_CPU_KVCACHE_SPACE" not in os.environ:
             settings["kv_cache_memory_bytes"] = CPU_CACHE_BYTES
     in_process = is_cpu and options.tensor_parallel == 1
-    with _process_as_it_was(in_process), _refusals(folder):
-        return LLM(str(folder), **settings)
+    before = dict(os.environ)
+    try:
+        with _process_as_it_was(in_process), _refusals(folder):
+            llm = LLM(str(folder), **settings)
+    except BaseException:
+        if in_process:
+            from vllm.distributed import cleanup_dist_env_and_memory
+
+            cleanup_dist_env_and_memory()
+        _restore(_changes(before))
+        raise
+    return OpenEngine(llm, _changes(before))
 
 
-def close_llm(llm: Any) -> None:
-    """End the engine; the caller drops its last reference afterwards."""
-    llm.llm_engine.engine_core.shutdown()
-    gc.collect()
+def _changes(before: dict[str, str]) -> dict[str, str | None]:
+    """What the variables that differ now were before.
+
+    vLLM sets LD_PRELOAD and LOCAL_WORLD_SIZE among others, which later subprocesses and launchers would
+    heed. Torch's compiler keeps state of its own in the environment and must find it there again.
+    """
+    changed = {k for k, v in os.environ.items() if before.get(k) != v and "TORCHINDUCTOR" not in k}
+    return {name: before.get(name) for name in changed}
+
+
+def _restore(environment: dict[str, str | None]) -> None:
+    for name, value in environment.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 def takes_lora(folder: Path) -> bool:

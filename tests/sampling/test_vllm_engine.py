@@ -117,9 +117,10 @@ class TestVllmAlone:
 SCRIPT = """
 import os, random, sys
 import numpy, psutil, torch
-from llmctl.errors import UserError
+from llmctl.errors import EngineError, UserError
 from llmctl.sampling import Settings, open_sampler
 
+environment = dict(os.environ)
 def resident(): return psutil.Process().memory_info().rss
 
 numpy.random.seed(0), random.seed(0), torch.manual_seed(0)
@@ -138,7 +139,14 @@ for turn in range(2):
 assert replies[0] == replies[1]
 assert states() == before
 assert torch.set_num_threads is threads and sys.excepthook is hook
-assert "VLLM_ENABLE_V1_MULTIPROCESSING" not in os.environ
+documented = {"VLLM_NO_USAGE_STATS", "DO_NOT_TRACK", "VLLM_LOGGING_LEVEL"}
+watched = ("VLLM_", "LD_PRELOAD", "LOCAL_", "RANK", "WORLD_SIZE", "MASTER_")
+
+def changed():
+    names = {k for k in {*os.environ, *environment} if k.startswith(watched)}
+    return {k for k in names if os.environ.get(k) != environment.get(k)} - documented
+
+assert not changed(), changed()
 assert not torch.distributed.is_initialized()
 chat = lambda: sampler.chat(ask, Settings(max_tokens=8))
 for use in (chat, lambda: sampler.next_token_logprobs(ask, ["a"]), lambda: sampler.use_adapter(None)):
@@ -148,10 +156,15 @@ for use in (chat, lambda: sampler.next_token_logprobs(ask, ["a"]), lambda: sampl
         assert "closed" in str(error)
     else:
         raise SystemExit("a closed sampler answered")
-try:
-    open_sampler(sys.argv[1], engine="vllm", context_length=4096)
-except UserError as error:
-    assert "4096" in str(error) and "\\n" not in str(error), error
+for space, options, part in (("1", {"context_length": 4096}, "4096"), ("9999", {}, "vLLM does not open")):
+    os.environ["VLLM_CPU_KVCACHE_SPACE"] = environment["VLLM_CPU_KVCACHE_SPACE"] = space
+    try:
+        open_sampler(sys.argv[1], engine="vllm", **options)
+    except (UserError, EngineError) as error:
+        assert part in str(error) and "\\n" not in str(error), error
+    else:
+        raise SystemExit("an impossible engine opened")
+    assert not torch.distributed.is_initialized() and not changed(), changed()
 assert not psutil.Process().children()
 """
 
