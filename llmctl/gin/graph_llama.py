@@ -1,0 +1,5 @@
+"""Stub."""
+
+
+def register_graph_llama() -> None:
+    """Stub."""
