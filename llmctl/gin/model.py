@@ -35,7 +35,7 @@ class _Call:
     """What one call of a decoder layer has gathered so far."""
 
     stream: Tensor  # (B, Tq, hidden): x on entry, h once the attention branch has been added
-    cache: Cache | None
+    cache: Cache | None = None
     inputs: AttentionInputs | None = None
 
 
@@ -72,6 +72,7 @@ class SparseGinLayer(nn.Module, BaseTunerLayer):
         open_tap(self._part(layout.attention), self._receive)
         self._hooks = [
             base_layer.register_forward_pre_hook(self._enter, with_kwargs=True),
+            self._part(layout.attention).register_forward_pre_hook(self._enter_attention, with_kwargs=True),
             self._part(layout.attention_end).register_forward_hook(self._end_attention),
             self._part(layout.mlp_end).register_forward_hook(self._end_mlp),
             base_layer.register_forward_hook(self._leave, always_call=True),
@@ -141,8 +142,12 @@ class SparseGinLayer(nn.Module, BaseTunerLayer):
 
     def _enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if not self.disable_adapters:
-            stream = args[0] if args else kwargs["hidden_states"]
-            self._call = _Call(stream, kwargs.get("past_key_values"))
+            self._call = _Call(args[0] if args else kwargs["hidden_states"])
+
+    def _enter_attention(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        # Every family passes the cache to its attention by name, though not always to its decoder layer.
+        if self._call is not None:
+            self._call.cache = kwargs.get("past_key_values")
 
     def _receive(self, query: Tensor, key: Tensor, mask: Tensor | None, kwargs: dict[str, Any]) -> None:
         if self._call is not None:

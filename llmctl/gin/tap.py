@@ -44,7 +44,7 @@ class TappedConfig:
 
 
 def tapped_attention(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **kwargs: Any
+    module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **kwargs: Any
 ) -> tuple[Tensor, Tensor | None]:
     """Attention function: pass queries, keys and mask to the module's receiver, then attend as ever.
 
@@ -78,7 +78,7 @@ def tapped_attention(
     return delegate(module, query, key, value, mask, **kwargs)
 
 
-def open_tap(attention: nn.Module, receiver: Receiver) -> None:
+def open_tap(attention: Any, receiver: Receiver) -> None:
     """Have an attention module pass what it computes to a receiver.
 
     Raises:
@@ -100,7 +100,7 @@ def open_tap(attention: nn.Module, receiver: Receiver) -> None:
     attention.config = TappedConfig(attention.config)
 
 
-def close_tap(attention: nn.Module) -> None:
+def close_tap(attention: Any) -> None:
     """Undo `open_tap`."""
     attention.config = attention.config.base
     del attention.gin_receiver
