@@ -65,10 +65,11 @@ def test_later_tokens_are_not_heard_even_where_the_mask_allows_them():
     assert torch.equal(adjacency(inputs, PLAIN), adjacency(inputs, PLAIN).tril())
 
 
-def test_a_token_that_sees_nothing_has_no_edges():
+@pytest.mark.parametrize("sharpness", [10.0, None])
+def test_a_token_that_sees_nothing_has_no_edges(sharpness):
     mask = torch.ones(1, 1, 4, 4, dtype=torch.bool).tril()
     mask[..., 0] = False  # token 0 is padding
-    edges = adjacency(uniform_inputs(mask=mask), GraphRule(epsilon=0.0))
+    edges = adjacency(uniform_inputs(mask=mask), GraphRule(sharpness=sharpness, epsilon=0.0))
     assert edges[0, 0, 0].eq(0).all() and edges[0, 0, :, 0].eq(0).all()
     assert edges[0, 0, 3, 1:].gt(0).all()
 

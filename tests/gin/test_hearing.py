@@ -9,7 +9,7 @@ from torch import Tensor
 from llmctl.gin.graph import adjacency
 from llmctl.gin.model import SparseGinLayer
 
-from .tiny import FAMILIES, LAYERS, adapted, logits_of, pad_to, some_ids
+from .tiny import FAMILIES, LAYERS, adapted, logits_of, pad_to, some_ids, visible_config
 
 
 def record_call(model: Any, layer: int, ids: Tensor, **kwargs: Any) -> tuple[Any, Tensor, Any]:
@@ -42,6 +42,49 @@ def test_a_token_is_heard_by_exactly_those_who_attend_to_it(family, placement):
         assert torch.equal(moved[:, token + 1 :], edges[:, token + 1 :, token] > 0)
         heard_at_all |= bool(moved[:, token + 1 :].any())
     assert heard_at_all
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2"])
+@pytest.mark.parametrize("placement", ["before_mlp", "after_mlp", "parallel"])
+def test_the_gin_reads_and_adds_to_the_stream_at_its_place(family, placement):
+    model = adapted(family, placement=placement, layers=[0])
+    layer = next(m for m in model.modules() if isinstance(m, SparseGinLayer))
+    before_mlp: list[Tensor] = []
+    after: list[Tensor] = []
+    norm = getattr(layer.base_layer, layer._layout.mlp_start)
+    hooks = [
+        norm.register_forward_pre_hook(lambda module, args: before_mlp.append(args[0])),
+        layer.base_layer.register_forward_hook(lambda module, args, output: after.append(output)),
+    ]
+    gin, stream, inputs = record_call(model, 0, some_ids())
+    with torch.no_grad():
+        delta = gin(stream, inputs)
+    with model.disable_adapter():
+        logits_of(model, some_ids(), use_cache=False)
+    for hook in hooks:
+        hook.remove()
+    assert delta.abs().max() > 0.1
+    if placement == "before_mlp":  # h + delta is what the MLP branch starts from
+        torch.testing.assert_close(stream, before_mlp[1])
+        torch.testing.assert_close(before_mlp[0], stream + delta)
+    elif placement == "parallel":  # the MLP branch is that of the base model, and delta comes on top
+        torch.testing.assert_close(stream, before_mlp[1])
+        torch.testing.assert_close(after[0], after[1] + delta)
+    else:  # the GIN starts from the whole layer's output
+        torch.testing.assert_close(stream, after[1])
+        torch.testing.assert_close(after[0], stream + delta)
+
+
+def test_a_later_adapter_reads_what_an_earlier_one_added():
+    model = adapted(layers=[0])
+    model.add_adapter("late", visible_config(placement="parallel", layers=[0]))
+    model.base_model.set_adapter(["default", "late"])
+    layer = next(m for m in model.modules() if isinstance(m, SparseGinLayer))
+    streams: list[Tensor] = []
+    for block in layer.gin_block.values():
+        block.register_forward_hook(lambda module, args, delta: streams.extend([args[0], delta]))
+    logits_of(model, some_ids(), use_cache=False)
+    torch.testing.assert_close(streams[2], streams[0] + streams[1])
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
