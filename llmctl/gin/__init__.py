@@ -24,9 +24,14 @@ _HOMES = {
     "GraphLlamaForCausalLM": "graph_llama",
     "GinAttention": "attention",
     "PnaAttention": "attention",
+    "LayerGraph": "inspect",
+    "adapter_graphs": "inspect",
     "count_trainable": "matched",
     "solve_rank": "matched",
     "solve_width": "matched",
+    "count_sparse_gin": "matched",
+    "count_lora": "matched",
+    "Match": "matched",
 }
 
 __all__ = [*_HOMES, "register"]

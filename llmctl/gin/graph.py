@@ -245,7 +245,11 @@ def send_messages(
     for start, stop in row_blocks(inputs, block_elements):
         query = inputs.query[:, :, start:stop]
         if torch.is_grad_enabled():
-            heard.append(checkpoint(block, query, inputs.key, split, start, use_reentrant=False))
+            heard.append(
+                checkpoint(
+                    block, query, inputs.key, split, start, use_reentrant=False, preserve_rng_state=False
+                )
+            )
         else:
             heard.append(block(query, inputs.key, split, start))
     return torch.cat(heard, dim=2).transpose(1, 2).reshape(batch, -1, width)

@@ -87,6 +87,12 @@ class SparseGinLayer(nn.Module, BaseTunerLayer):
                 raise
             return getattr(self.base_layer, name)
 
+    @property
+    def layer_idx(self) -> int:
+        """Index of the decoder layer."""
+        attention: Any = self._part(self._layout.attention)
+        return attention.layer_idx
+
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the decoder layer; the hooks add what the active adapters say."""
         if getattr(self, "_is_replica", False):
@@ -107,7 +113,7 @@ class SparseGinLayer(nn.Module, BaseTunerLayer):
         block = SparseGin(
             config.shape(text.hidden_size, text.num_attention_heads),
             config.rule(),
-            config.initial_scale(attention.layer_idx, self._num_layers),
+            config.initial_scale(self.layer_idx, self._num_layers),
             config.train_scale,
             config.detach_graph,
         )
@@ -203,8 +209,7 @@ class SparseGinLayer(nn.Module, BaseTunerLayer):
             )
         inputs, cache = self._call.inputs, self._call.cache
         if cache is not None:
-            attention: Any = self._part(self._layout.attention)
-            return inputs, CacheMemory(cache, attention.layer_idx, adapter, inputs.key.shape[2])
+            return inputs, CacheMemory(cache, self.layer_idx, adapter, inputs.key.shape[2])
         if inputs.offset:
             raise UserError(
                 f"attention used {inputs.offset} keys before the tokens given, but no cache came with them: "

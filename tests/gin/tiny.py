@@ -55,10 +55,10 @@ def tiny_model(family: str = "llama", seed: int = 0, **changes: Any) -> PreTrain
 
 
 def visible_config(**changes: Any) -> SparseGinConfig:
-    """An adapter with many edges and a scale that shows in the logits."""
+    """An adapter with edges and gaps and a scale that shows in the logits."""
     settings: dict[str, Any] = {
         "width": 8,
-        "epsilon": 0.3,
+        "epsilon": 0.95,  # about half of the possible edges in these models
         "scale_first": 0.5,
         "scale_last": 1.0,
         "task_type": "CAUSAL_LM",
