@@ -31,7 +31,7 @@ HeadMerge = Literal["sum", "mean", "mix", "any", "each"]
 SelfLoops = Literal["keep", "drop", "only"]
 Mix = Callable[[Tensor], Tensor]
 
-BLOCK_ELEMENTS = 1 << 24  # attention weights (B * H * rows * Tk) held at once: 64 MiB in float32
+BLOCK_ELEMENTS = 1 << 22  # attention weights (B * H * rows * Tk) held at once: 16 MiB in float32
 
 
 @dataclass(frozen=True)
@@ -96,9 +96,13 @@ class AttentionInputs:
         return replace(self, query=self.query.detach(), key=self.key.detach())
 
     def rows(self, start: int, stop: int) -> AttentionInputs:
-        """The inputs of queries start to stop."""
-        mask = self.mask if self.mask is None or self.mask.shape[2] == 1 else self.mask[:, :, start:stop]
-        return replace(self, query=self.query[:, :, start:stop], mask=mask, offset=self.offset + start)
+        """The inputs of queries start to stop, with the keys that the last of them can reach."""
+        reach = self.offset + stop
+        mask = self.mask
+        if mask is not None:
+            mask = (mask if mask.shape[2] == 1 else mask[:, :, start:stop])[..., :reach]
+        query, key = self.query[:, :, start:stop], self.key[:, :, :reach]
+        return replace(self, query=query, key=key, mask=mask, offset=self.offset + start)
 
 
 def visible_keys(inputs: AttentionInputs) -> Tensor:
@@ -237,21 +241,23 @@ def send_messages(
     batch, keys, width = nodes.shape
     split = nodes.view(batch, keys, graphs, width // graphs).transpose(1, 2)  # (B, G, Tk, W/G)
 
-    def block(query: Tensor, key: Tensor, features: Tensor, start: int) -> Tensor:
-        part = replace(inputs.rows(start, start + query.shape[2]), query=query, key=key)
-        return adjacency(part, rule, mix).to(features.dtype) @ features
+    def block(query: Tensor, key: Tensor, features: Tensor, part: AttentionInputs) -> Tensor:
+        # Queries and keys come as arguments so that the checkpoint sees what needs a gradient.
+        edges = adjacency(replace(part, query=query, key=key), rule, mix)  # (B, G, rows, reach)
+        return edges.to(features.dtype) @ features
 
     heard = []
     for start, stop in row_blocks(inputs, block_elements):
-        query = inputs.query[:, :, start:stop]
+        part = inputs.rows(start, stop)
+        features = split[:, :, : part.key.shape[2]]
         if torch.is_grad_enabled():
             heard.append(
                 checkpoint(
-                    block, query, inputs.key, split, start, use_reentrant=False, preserve_rng_state=False
+                    block, part.query, part.key, features, part, use_reentrant=False, preserve_rng_state=False
                 )
             )
         else:
-            heard.append(block(query, inputs.key, split, start))
+            heard.append(block(part.query, part.key, features, part))
     return torch.cat(heard, dim=2).transpose(1, 2).reshape(batch, -1, width)
 
 

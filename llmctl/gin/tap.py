@@ -11,6 +11,9 @@ calls what the model's own config names, SDPA or eager. Compared with the other 
 - no attention weights are asked of the model, so SDPA stays and no T x T matrix of all heads is kept;
 - nothing of a family's projections is repeated here, so biases, query/key norms, grouped heads and other
   adapters inside the attention are all included.
+
+One thing to know about Gemma 2: transformers' SDPA leaves out the soft cap of its scores, eager applies it.
+The graph always applies it, as the model was trained; load Gemma 2 with attn_implementation="eager" to have both.
 """
 
 from __future__ import annotations
