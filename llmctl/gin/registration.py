@@ -43,7 +43,7 @@ def add_peft_type(name: str) -> PeftType:
     type.__setattr__(PeftType, key, member)
     if PeftType(key) is not member or PeftType[key] is not member or key not in list(PeftType):
         raise UserError(
-            f"PEFT's list of methods could not be extended by {key} on this Python: use Python 3.11 to 3.13"
+            f"PEFT's list of methods could not be extended by {key} on this Python: use Python 3.11"
         )
     return member
 

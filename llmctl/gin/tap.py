@@ -13,7 +13,8 @@ calls what the model's own config names, SDPA or eager. Compared with the other 
   adapters inside the attention are all included.
 
 One thing to know about Gemma 2: transformers' SDPA leaves out the soft cap of its scores, eager applies it.
-The graph always applies it, as the model was trained; load Gemma 2 with attn_implementation="eager" to have both.
+The graph always applies it, as the model was trained; load Gemma 2 with attn_implementation="eager" and
+both agree.
 """
 
 from __future__ import annotations
