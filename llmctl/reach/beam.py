@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from llmctl.reach.config import Phase
-from llmctl.reach.extension import extensions
+from llmctl.reach.extension import lengthen
 from llmctl.reach.result import Step
 from llmctl.reach.search import Search
 
@@ -41,4 +41,4 @@ def _lengthened(search: Search, beam: Tensor, phase: Phase) -> Tensor:
     tokens = search.tokens
     if phase.candidates and phase.candidates < len(tokens):
         tokens = tokens[torch.randperm(len(tokens), generator=search.generator)[: phase.candidates]]
-    return extensions(search, beam, tokens)
+    return lengthen(beam, tokens, search.scorer.layout)

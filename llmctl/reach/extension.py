@@ -5,24 +5,25 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from llmctl.reach.problem import Layout
 from llmctl.reach.scoring import BLANK
 from llmctl.reach.search import Search
 
 
-def extends_right(search: Search) -> bool:
+def extends_right(layout: Layout) -> bool:
     """Whether new tokens go to the control's right end.
 
     The published back-generation extends to the left. Where the control is the last thing that the model
     reads, extending to the right lets all candidates share the keys of everything before them.
     """
-    return not search.scorer.layout.right_ids
+    return not layout.right_ids
 
 
-def extensions(search: Search, base: Tensor, tokens: Tensor) -> Tensor:
+def lengthen(base: Tensor, tokens: Tensor, layout: Layout) -> Tensor:
     """(M, K + 1) the control `base` (K,) lengthened by each token (M,)."""
     new = tokens.view(-1, 1)
     old = base.expand(len(tokens), -1)
-    return torch.cat([old, new] if extends_right(search) else [new, old], 1)
+    return torch.cat([old, new] if extends_right(layout) else [new, old], 1)
 
 
 def promising_first(search: Search, base: Tensor) -> Tensor:
@@ -30,7 +31,7 @@ def promising_first(search: Search, base: Tensor) -> Tensor:
 
     The target's own tokens lead: repeating what should be said is the commonest way to have it said.
     """
-    place = len(base) if extends_right(search) else 0
+    place = len(base) if extends_right(search.scorer.layout) else 0
     blank = torch.tensor([BLANK])
     control = torch.cat([base[:place], blank, base[place:]])
     slopes, _ = search.scorer.gradient(control)

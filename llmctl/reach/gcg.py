@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from llmctl.reach.config import Phase
-from llmctl.reach.extension import extends_right, extensions, promising_first
+from llmctl.reach.extension import extends_right, promising_first
 from llmctl.reach.result import Step
 from llmctl.reach.search import Search
 
@@ -104,12 +104,12 @@ def _start(search: Search, phase: Phase) -> tuple[list[tuple[Tensor, float]], in
     if not phase.ordered or missing > 1:
         drawn = torch.randint(len(search.tokens), (missing - phase.ordered,), generator=search.generator)
         filler = search.tokens[drawn]
-        control = torch.cat([control, filler] if extends_right(search) else [filler, control])
+        control = torch.cat([control, filler] if extends_right(search.scorer.layout) else [filler, control])
     if not phase.ordered:
         _, losses = search.evaluate(control[None], "gcg", stop_early=phase.stop_early)
         # A filler that does not survive decoding is still a place to take the gradient at.
         return [(control, float(losses[0]) if len(losses) else float("inf"))], 0
-    controls = search.fresh(extensions(search, control, promising_first(search, control)))
+    controls = search.fresh(lengthen(control, promising_first(search, control), search.scorer.layout))
     controls, losses = search.evaluate(controls[: phase.candidates], "gcg", stop_early=phase.stop_early)
     order = losses.argsort()[: phase.buffer].tolist()
     return [(controls[row].clone(), float(losses[row])) for row in order], 1 if order else 0

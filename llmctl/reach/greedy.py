@@ -12,7 +12,7 @@ from dataclasses import replace
 import torch
 
 from llmctl.reach.config import Phase
-from llmctl.reach.extension import extensions, promising_first
+from llmctl.reach.extension import lengthen, promising_first
 from llmctl.reach.result import Step
 from llmctl.reach.search import Search
 
@@ -38,7 +38,7 @@ def run_greedy(search: Search, phase: Phase) -> Iterator[Step]:
             return
     base = search.best[k - 1].control if k > 1 and k - 1 in search.best else torch.empty(0, dtype=torch.long)
     tokens = promising_first(search, base) if phase.ordered else search.tokens
-    controls = extensions(search, base, tokens)
+    controls = lengthen(base, tokens, search.scorer.layout)
     if phase.ordered:
         controls = search.fresh(controls)
     if phase.candidates:

@@ -44,9 +44,10 @@ class ScanChunk:
     @classmethod
     def from_dict(cls, entry: dict[str, Any]) -> ScanChunk:
         """Read back what `to_dict` wrote."""
-        return cls(
-            **{key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
-        )
+        fields: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()
+        }
+        return cls(**fields)
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,7 @@ class StateScan:
         targets: Sequence[int] = (),
         *,
         meter: Meter | None = None,
+        max_k: int = 1,
     ) -> None:
         """Check the problem against the model.
 
@@ -97,6 +99,7 @@ class StateScan:
             problem: The state, its position and what a control may hold; its target is not read.
             targets: Token ids whose best control and base rank are wanted.
             meter: Where to count; None starts a fresh one.
+            max_k: The longest control that will be asked for after the scan; the context must hold it.
 
         Raises:
             UserError: The problem does not fit the model, or a target is outside the vocabulary.
@@ -107,7 +110,7 @@ class StateScan:
             raise UserError(f"targets holds token {outside}, but the vocabulary is 0 to {vocabulary - 1}")
         problem = replace(problem, target=())
         self.layout = lay_out(
-            problem, tokenizer, vocabulary=vocabulary, context_length=context_of(model), max_k=1
+            problem, tokenizer, vocabulary=vocabulary, context_length=context_of(model), max_k=max_k
         )
         self.pool = Pool(problem, self.layout, tokenizer, vocabulary)
         self.scorer = Scorer(model, self.layout, meter=meter)
@@ -176,7 +179,7 @@ class StateScan:
             if self.targets:
                 self._improve(logits, kept[part], best_loss, best_control)
         for row in (margin < self._tie).nonzero().flatten().tolist():
-            emitted[row] = self._alone((int(tokens[row]),))
+            emitted[row] = self.emitted_alone(tokens[row : row + 1])
         return ScanChunk(
             start,
             tuple(emitted.tolist()),
@@ -196,10 +199,9 @@ class StateScan:
         best_loss[better] = least[better]
         best_control[better] = controls[row[better]]
 
-    @torch.inference_mode()
-    def _alone(self, control: tuple[int, ...]) -> int:
-        """What greedy decoding emits after one prompt, alone: settles ties that a batch may round."""
-        _, logits = next(iter(self.scorer.next_logits(torch.tensor([control], dtype=torch.long))))
+    def emitted_alone(self, control: Tensor) -> int:
+        """What greedy decoding emits after one control (K,), alone: settles ties that a batch may round."""
+        _, logits = next(iter(self.scorer.next_logits(control[None])))
         return int(logits[0].argmax())
 
     def _base(self) -> tuple[int, tuple[float, ...], tuple[int, ...]]:

@@ -189,9 +189,10 @@ class _Run:
         search = self.search
         if self._known is None:
             return
-        search.evaluate(self._known[None], "scan")
+        if int(self._known[0]) >= 0:  # -1: no control of one token survives decoding and encoding
+            search.evaluate(self._known[None], "scan")
+            yield search.step("scan", 1)
         search.mark_exhausted()
-        yield search.step("scan", 1)
 
     def _base(self) -> Step:
         self.base_rank, scores = self.search.scorer.base()
