@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from llmctl.reach.config import Phase
-from llmctl.reach.extension import extends_right, promising_first
+from llmctl.reach.extension import extends_right, lengthen, promising_first
 from llmctl.reach.result import Step
 from llmctl.reach.search import Search
 
