@@ -1,0 +1,85 @@
+"""What a search returns: frozen records that serialise to JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+Verdict = Literal["reached", "unreachable", "unknown"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a search: what was tried last and what it has cost so far."""
+
+    method: str
+    k: int  # length of the controls that were tried
+    control_ids: tuple[int, ...]  # the best control of this length so far
+    loss: float  # of that control: mean cross-entropy over the target tokens, in nats
+    is_hit: bool  # it emits the target, checked alone by greedy decoding
+    forwards: int  # sequences scored since the start
+    forward_tokens: int  # tokens that went through the model since the start
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON object."""
+        return asdict(self) | {"control_ids": list(self.control_ids)}
+
+
+@dataclass(frozen=True)
+class Result:
+    """The answer to one problem.
+
+    `reached` has a witness that was re-scored alone, unbatched, by greedy decoding. `unreachable` means
+    that every allowed control of at most `certified_k` tokens was tried (never more than one token) and
+    that the search was not asked for longer ones. `unknown` means not found at this budget.
+    """
+
+    verdict: Verdict
+    k: int | None  # length of the witness; None where there is none
+    control_ids: tuple[int, ...]  # the witness, or the best control found
+    control_text: str
+    prompt_text: str  # the whole prompt as text, control included
+    method: str  # the method that found the control ("base" for k = 0)
+    base_rank: int  # rank of the first target token after the state alone; 0 is the argmax
+    base_loss: float  # mean cross-entropy over the target tokens after the state alone, in nats
+    loss: float  # with the control
+    forwards: int  # sequences scored
+    forward_tokens: int  # tokens that went through the model forward
+    backward_tokens: int  # tokens that went through it backward (gradient steps)
+    roundtrips: bool  # the prompt, decoded and encoded again, still emits the target
+    certified_k: int | None = None  # no allowed control of at most this many tokens reaches the target
+    state_ids: tuple[int, ...] = ()
+    target_ids: tuple[int, ...] = ()
+    target_text: str = ""
+    position: str = "before"
+    schedule: str = ""
+    seed: int = 0
+    error: str = ""  # why the search stopped early (NaN logits), else empty
+    id: str = ""
+    path: tuple[Step, ...] = field(default=(), repr=False)
+
+    @property
+    def is_reached(self) -> bool:
+        """Whether a witness was found and checked."""
+        return self.verdict == "reached"
+
+    def to_dict(self, *, with_path: bool = True) -> dict[str, Any]:
+        """A JSON object; `path` holds the steps of the search."""
+        entry = {key: list(value) if isinstance(value, tuple) else value for key, value in vars(self).items()}
+        entry.pop("path")
+        if with_path:
+            entry["path"] = [step.to_dict() for step in self.path]
+        return entry
+
+    @classmethod
+    def from_dict(cls, entry: Mapping[str, Any]) -> Result:
+        """Read back what `to_dict` wrote."""
+        fields: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()
+        }
+        steps = (
+            Step(**(step | {"control_ids": tuple(step["control_ids"])})) for step in entry.get("path", ())
+        )
+        fields["path"] = tuple(steps)
+        return cls(**fields)
