@@ -7,7 +7,8 @@ forward passes over its tokens.
     python eval/bench/reach_schedule.py --states states.jsonl  # minutes
     python eval/bench/reach_schedule.py --states states.jsonl --pairs 12 --tokens 1024 \
         --candidates 128 --steps 34
-    python eval/bench/reach_schedule.py --states states.jsonl --pairs 12 --tokens 0 --candidates 768 --steps 34
+    python eval/bench/reach_schedule.py --states states.jsonl --pairs 12 --tokens 0 \
+        --candidates 768 --steps 34
 """
 
 import reach_common as common
