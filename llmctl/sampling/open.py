@@ -63,17 +63,32 @@ def open_sampler(
         UserError: No such engine, model, adapter or option, or the engine's package is missing.
     """
     name, _ = choose_engine(engine)
-    module, attribute = _CLASSES[name]
-    make = getattr(importlib.import_module(module), attribute)
-    _check_options(name, make, options)
-    sampler: Sampler = make(model, adapter=str(adapter) if adapter is not None else None, **options)
+    check_options(name, options)
+    sampler: Sampler = _class(name)(model, adapter=str(adapter) if adapter is not None else None, **options)
     return sampler
 
 
-def _check_options(engine: str, make: Callable[..., Sampler], options: Mapping[str, Any]) -> None:
-    known = [name for name in inspect.signature(make).parameters if name not in ("model", "adapter")]
+def check_options(engine: str, options: Mapping[str, Any]) -> None:
+    """Refuse options that an engine does not know.
+
+    Args:
+        engine: As `choose_engine` gives it.
+        options: By name.
+
+    Raises:
+        UserError: An unknown option; names the known ones.
+    """
+    known = [
+        name for name in inspect.signature(_class(engine)).parameters if name not in ("model", "adapter")
+    ]
     for option in options:
         if option not in known:
             near = difflib.get_close_matches(option, known, n=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
             raise UserError(f"engine {engine} has no option {option!r}: {hint}it takes {', '.join(known)}")
+
+
+def _class(engine: str) -> Callable[..., Sampler]:
+    module, attribute = _CLASSES[engine]
+    make: Callable[..., Sampler] = getattr(importlib.import_module(module), attribute)
+    return make
