@@ -37,7 +37,6 @@ def run_rise(run: Run, recipe: RiseRecipe, *, quiet: bool = False) -> dict[str, 
     try:
         pin_model(run, recipe)
         evaluate(phases, 0)
-        phases.warm_start()
         for iteration in range(1, recipe.iterations + 1):
             collect(phases, iteration)
             train(phases, iteration)
