@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="RISE: teach a model to repair its own answers over turns.")
 
-IterationOption = Annotated[
-    int, typer.Option("--iteration", min=0, help="Which round of collect and train.", show_default=True)
+IterationOption = Annotated[int, typer.Option("--iteration", min=1, help="Which round of collect and train.")]
+StageOption = Annotated[
+    int, typer.Option("--iteration", min=0, help="After which round; 0 is the model as it came.")
 ]
 
 
@@ -61,13 +62,14 @@ def collect(
     fresh: FreshOption = False,
 ) -> None:
     """Episodes, and an improved response at every state."""
-    from llmctl.rise import loop
 
     def work(phases: Phases) -> dict[str, Any]:
-        counts = loop.collect(phases, max(1, iteration))
+        from llmctl.rise import loop
+
+        counts = loop.collect(phases, iteration)
         return {"rows": counts, "data": str(phases.run.folder / f"data/iteration-{iteration}.jsonl")}
 
-    _start_phase("rise collect", recipe, folder, sets, as_json, dry_run, fresh, work)
+    _start_phase("rise collect", recipe, folder, sets, as_json, dry_run, fresh, work, iteration)
 
 
 @app.command(help="One phase: fine-tune on the rows that an iteration collected.")
@@ -81,14 +83,15 @@ def train(
     fresh: FreshOption = False,
 ) -> None:
     """Weighted fine-tuning, loss on the last response."""
-    from llmctl.errors import UserError
-    from llmctl.rise import loop
 
     def work(phases: Phases) -> dict[str, Any]:
+        from llmctl.errors import UserError
+        from llmctl.rise import loop
+
         rows = phases.run.folder / f"data/iteration-{iteration}.jsonl"
         if not rows.is_file():
             raise UserError(f"{rows} is not there: run `llmctl rise collect` for this iteration first")
-        result = loop.train(phases, max(1, iteration))
+        result = loop.train(phases, iteration)
         return {
             "output": str(result.output),
             "steps": result.steps,
@@ -99,13 +102,13 @@ def train(
             "seconds": round(result.seconds, 1),
         }
 
-    _start_phase("rise train", recipe, folder, sets, as_json, dry_run, fresh, work)
+    _start_phase("rise train", recipe, folder, sets, as_json, dry_run, fresh, work, iteration)
 
 
 @app.command("eval", help="One phase: evaluate the model as it came (0), or as an iteration trained it.")
 def evaluate(
     recipe: RecipeArgument,
-    iteration: IterationOption = 0,
+    iteration: StageOption = 0,
     folder: RunOption = None,
     sets: SetOption = None,
     as_json: JsonOption = False,
@@ -113,16 +116,17 @@ def evaluate(
     fresh: FreshOption = False,
 ) -> None:
     """m1@t1, m5@t1, m1@t5, p1@t5, pass@k and the gain at equal compute."""
-    from llmctl.rise import loop
-    from llmctl.rise.metrics import summarize
 
     def work(phases: Phases) -> dict[str, Any]:
+        from llmctl.rise import loop
+        from llmctl.rise.metrics import summarize
+
         figures = summarize(loop.evaluate(phases, iteration), phases.recipe.seed)
-        if (phases.run.folder / "journal" / "evaluate-0.jsonl").is_file():
+        if 0 in loop.evaluated_stages(phases.run, phases.recipe):
             loop.finish(phases.run, phases.recipe)
         return {name: value for name, value in figures.items() if name != "turns"}
 
-    _start_phase("rise eval", recipe, folder, sets, as_json, dry_run, fresh, work)
+    _start_phase("rise eval", recipe, folder, sets, as_json, dry_run, fresh, work, iteration)
 
 
 @app.command(help="Compare the last evaluations of two runs, problem by problem.")
@@ -157,6 +161,7 @@ def _start_phase(
     dry_run: bool,
     fresh: bool,
     work: Callable[[Phases], dict[str, Any]],
+    iteration: int,
 ) -> None:
     def one(open_run: Run, resolved: RiseRecipe) -> dict[str, Any]:
         from llmctl.rise.loop import pin_model
@@ -169,7 +174,7 @@ def _start_phase(
         finally:
             phases.close()
 
-    _start(command, recipe, folder, sets, as_json, dry_run, fresh, one)
+    _start(command, recipe, folder, sets, as_json, dry_run, fresh, one, iteration)
 
 
 def _start(
@@ -181,18 +186,28 @@ def _start(
     dry_run: bool,
     fresh: bool,
     work: Callable[[Run, RiseRecipe], dict[str, Any]],
+    iteration: int = 0,
 ) -> None:
     """Resolve the recipe, then show the plan or open the run and do the work."""
     from llmctl.cli.output import print_json
+    from llmctl.errors import UserError
     from llmctl.rise.recipe import RiseRecipe
     from llmctl.runs import Run, load_recipe
 
     resolved = load_recipe(RiseRecipe, recipe, sets or [])
+    if iteration > resolved.iterations:
+        raise UserError(
+            f"--iteration is {iteration}, but the recipe has {resolved.iterations}: "
+            "raise iterations, or give an earlier one"
+        )
     if dry_run:
         from llmctl.rise.work import estimate_work
 
         print_plan(resolved, estimate_work(resolved), as_json)
         return
+    from llmctl.rise.inputs import check_inputs
+
+    check_inputs(resolved)  # before there is a folder, which would hold on to the mistake
     with Run.open(run_folder(folder, recipe), resolved, command, fresh) as open_run:
         result = work(open_run, resolved)
         if as_json:

@@ -33,6 +33,34 @@ class _Episode:
         return last is not None and (last.is_correct or last.is_degenerate or last.error is not None)
 
 
+@dataclass
+class _State:
+    """A state of an episode, the policy's samples at it, and the best response so far."""
+
+    episode: _Episode
+    own: Sequence[Attempt]
+    best: dict[str, Any] | None = None
+    others: list[Attempt] = field(default_factory=list)  # the teacher's candidates, for the counts
+
+    def offer(self, found: dict[str, Any] | None) -> None:
+        """Take a response of higher reward; sources that come first win ties."""
+        if found is not None and (self.best is None or found["reward"] > self.best["reward"]):
+            self.best = found
+
+    def to_dict(self, turn: int) -> dict[str, Any]:
+        """Plain values for a journal; failures of the engine only where there are any."""
+        candidates = [*self.own, *self.others]
+        errors = [c.error for c in candidates if c.error is not None]
+        plain = {
+            "turn": turn,
+            "rewards": [c.reward for c in self.own if c.error is None],
+            "repeats": sum(c.is_repeat for c in candidates),
+            "degenerate": sum(c.is_degenerate for c in candidates),
+            "improved": self.best,
+        }
+        return plain | ({"errors": len(errors), "error": errors[0]} if errors else {})
+
+
 def collect_episodes(
     player: Player,
     problems: Sequence[Problem],
@@ -52,8 +80,9 @@ def collect_episodes(
 
     Returns:
         One record a problem: `problem` (id), `turns` (attempts), and `states`, each with `turn` (from 1),
-        `rewards` of the policy's N samples, and `improved` (text, reward, source), or None where every
-        candidate was dropped as a repeat or degenerate. An episode ends at its first right answer, at a
+        `rewards` of the policy's N samples, counts of `repeats` and `degenerate` candidates, and `improved`
+        (text, reward, source), or None where every candidate was dropped; `errors` and the first `error`
+        where an engine failed. An episode ends at its first right answer, at a
         degenerate attempt, or where the engine failed.
     """
     episodes = [_Episode(problem) for problem in problems]
@@ -78,20 +107,19 @@ def _play_turn(
     problems, done = [e.problem for e in active], [e.attempts for e in active]
     replies = player.ask(problems, done, settings.samples, derive_seed(seed, turn))
     own = [_judge_all(player, e, texts) for e, texts in zip(active, replies, strict=True)]
-    improved = [_improve(player, e, c, settings) for e, c in zip(active, own, strict=True)]
-    if teacher is not None and settings.teacher is not None:
-        _ask_teacher(teacher, active, improved, settings, derive_seed(seed, turn, "teacher"))
-    for episode, candidates, best in zip(active, own, improved, strict=True):
-        episode.states.append(
-            {
-                "turn": turn,
-                "rewards": [c.reward for c in candidates if c.error is None],
-                "repeats": sum(c.is_repeat for c in candidates),
-                "degenerate": sum(c.is_degenerate for c in candidates),
-                "improved": best,
-            }
-        )
-        episode.attempts.append(_own_attempt(candidates))
+    states = [_State(episode, candidates) for episode, candidates in zip(active, own, strict=True)]
+    for source in settings.improve:  # in the recipe's order, and only where nothing right is there yet
+        unsolved = [state for state in states if state.best is None or state.best["reward"] < 1]
+        if source == "teacher" and teacher is not None and settings.teacher is not None and unsolved:
+            _ask_teacher(teacher, unsolved, settings.teacher.samples, derive_seed(seed, turn, "teacher"))
+        for state in unsolved:
+            if source == "self":
+                state.offer(_best(state.own, "self"))
+            elif source == "reference":
+                state.offer(_reference(player, state.episode.problem))
+    for state in states:
+        state.episode.states.append(state.to_dict(turn))
+        state.episode.attempts.append(_own_attempt(state.own))
 
 
 def _judge_all(player: Player, episode: _Episode, replies: Sequence[Completion]) -> list[Attempt]:
@@ -103,44 +131,14 @@ def _own_attempt(candidates: Sequence[Attempt]) -> Attempt:
     return next((c for c in candidates if c.error is None), candidates[0])
 
 
-def _improve(
-    player: Player, episode: _Episode, candidates: Sequence[Attempt], settings: CollectSettings
-) -> dict[str, Any] | None:
-    """The best of the sources that cost nothing more: the policy's samples and the reference."""
-    best: dict[str, Any] | None = None
-    for source in settings.improve:
-        found = None
-        if source == "self":
-            found = _best(candidates, "self")
-        elif source == "reference" and "teacher" not in _before(settings, "reference"):
-            found = _reference(player, episode.problem)
-        best = _better(best, found)
-    return best
-
-
-def _ask_teacher(
-    teacher: Player,
-    active: Sequence[_Episode],
-    improved: list[dict[str, Any] | None],
-    settings: CollectSettings,
-    seed: int,
-) -> None:
-    """Ask the teacher, in one call, at the states that have no right response yet; fill `improved`."""
-    open_states = [i for i, best in enumerate(improved) if best is None or best["reward"] < 1]
-    if not open_states or settings.teacher is None:
-        return
-    asked = [active[i] for i in open_states]
-    replies = teacher.ask(
-        [e.problem for e in asked], [e.attempts for e in asked], settings.teacher.samples, seed
-    )
-    for i, episode, texts in zip(open_states, asked, replies, strict=True):
-        improved[i] = _better(improved[i], _best(_judge_all(teacher, episode, texts), "teacher"))
-        if "reference" in settings.improve:
-            improved[i] = _better(improved[i], _reference(teacher, episode.problem))
-
-
-def _before(settings: CollectSettings, source: str) -> tuple[str, ...]:
-    return settings.improve[: settings.improve.index(source)]  # type: ignore[arg-type]
+def _ask_teacher(teacher: Player, states: Sequence[_State], samples: int, seed: int) -> None:
+    """Ask the teacher at these states, in one call."""
+    asked = [state.episode for state in states]
+    replies = teacher.ask([e.problem for e in asked], [e.attempts for e in asked], samples, seed)
+    for state, texts in zip(states, replies, strict=True):
+        candidates = _judge_all(teacher, state.episode, texts)
+        state.others += candidates
+        state.offer(_best(candidates, "teacher"))
 
 
 def _best(candidates: Sequence[Attempt], source: str) -> dict[str, Any] | None:
@@ -148,7 +146,7 @@ def _best(candidates: Sequence[Attempt], source: str) -> dict[str, Any] | None:
     usable = [c for c in candidates if c.error is None and not c.is_repeat and not c.is_degenerate]
     if not usable:
         return None
-    best = max(usable, key=lambda c: (c.reward, c.logprob / max(1, c.tokens)))
+    best = max(usable, key=lambda c: (c.reward, (c.logprob or 0.0) / max(1, c.tokens)))
     return {"text": best.text, "reward": best.reward, "source": source}
 
 
@@ -157,10 +155,3 @@ def _reference(player: Player, problem: Problem) -> dict[str, Any] | None:
         return None
     reward = player.task.check(problem, problem.solution).reward
     return {"text": problem.solution, "reward": reward, "source": "reference"}
-
-
-def _better(old: dict[str, Any] | None, new: dict[str, Any] | None) -> dict[str, Any] | None:
-    """`new` where it has the higher reward; sources that come first win ties."""
-    if new is None or (old is not None and old["reward"] >= new["reward"]):
-        return old
-    return new

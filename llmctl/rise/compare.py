@@ -8,6 +8,7 @@ from typing import Any
 
 from llmctl.errors import UserError
 from llmctl.rise.metrics import paired_gains
+from llmctl.rise.work import FINISHED
 from llmctl.runs import Estimate, read_journal
 from llmctl.runs.recipe import differences, read_recipe_file
 
@@ -53,18 +54,20 @@ def _recipe(folder: Path) -> dict[str, Any]:
 
 
 def _section(recipe: Mapping[str, Any], name: str) -> dict[str, Any]:
-    found = recipe.get(name) or {}
-    if name == "sampling" and (recipe.get("evaluate") or {}).get("sampling"):
-        return {}  # the evaluation has sampling of its own, compared with it
-    keep = ("problems", "turns", "parallel", "seed", "sampling") if name == "evaluate" else found
-    return {key: value for key, value in found.items() if key in keep}
+    evaluate = recipe.get("evaluate") or {}
+    if name == "sampling":  # of the evaluation: its own, or that of the collection
+        return evaluate.get("sampling") or recipe.get("sampling") or {}
+    if name == "evaluate":
+        return {key: evaluate.get(key) for key in ("problems", "turns", "parallel", "seed")}
+    return recipe.get(name) or {}
 
 
 def _last(folder: Path) -> tuple[int, list[dict[str, Any]]]:
     stages = sorted(
         (int(path.stem.removeprefix("evaluate-")), path) for path in folder.glob("journal/evaluate-*.jsonl")
     )
+    whole = {line["key"] for line in read_journal(folder / "journal" / f"{FINISHED}.jsonl")}
     for stage, path in reversed(stages):
-        if records := [r for line in read_journal(path) for r in line["records"]]:
-            return stage, records
+        if path.stem in whole:
+            return stage, [record for line in read_journal(path) for record in line["records"]]
     raise UserError(f"{folder} has no evaluation yet: finish it with `llmctl rise run`")

@@ -7,6 +7,7 @@ and puts loss on the completion alone, which is what RISE asks for.
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from llmctl.errors import UserError
 from llmctl.rise.recipe import RiseRecipe
 from llmctl.rise.turns import Attempt, next_conversation
 from llmctl.rise.weights import is_kept, raw_weight
+from llmctl.runs.files import TEMPORARY_SUFFIX, to_json
 from llmctl.tasks import Problem, Task
 
 
@@ -85,29 +87,30 @@ def write_rows(rows: Iterable[Mapping[str, Any]], path: Path) -> dict[str, Any]:
         UserError: There are no rows.
     """
     counts: Counter[str] = Counter()
-    raw, total = path.with_suffix(".raw"), 0.0
+    # Hidden names that the next start of the run removes, should a kill leave them behind.
+    raw, scaled = (path.with_name(f".{path.name}.{part}{TEMPORARY_SUFFIX}") for part in ("raw", "scaled"))
+    total = 0.0
     with raw.open("w", encoding="utf-8") as file:
         for row in rows:
             total += row["weight"]
             counts.update(
                 ["rows", f"turn {row['turn']}", f"from {row['source']}", f"reward {row['reward']:g}"]
             )
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            file.write(to_json(row) + "\n")
     if not counts["rows"]:
         raw.unlink()
         raise UserError(
             "no collected response is good enough to train on: collect more problems or samples, set "
-            "weights.keep to better or all, or add reference to collect.improve"
+            "weights.keep to better or all, or add reference to collect.improve, in a new --run"
         )
     scale = counts["rows"] / total
-    scaled = path.with_suffix(".scaled")
     with raw.open(encoding="utf-8") as source, scaled.open("w", encoding="utf-8") as file:
         for line in source:
             row = json.loads(line)
             kept = {key: row[key] for key in ("prompt", "completion")}
-            file.write(
-                json.dumps({**kept, "weight": round(row["weight"] * scale, 6)}, ensure_ascii=False) + "\n"
-            )
+            file.write(to_json({**kept, "weight": round(row["weight"] * scale, 6)}) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
     raw.unlink()
     scaled.replace(path)
     return dict(counts)

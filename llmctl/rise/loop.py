@@ -6,11 +6,14 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import Any
 
+from llmctl.errors import UserError
 from llmctl.models.description import describe
+from llmctl.rise.inputs import check_inputs
 from llmctl.rise.metrics import paired_gains, summarize
 from llmctl.rise.phases import Phases, Policy, Records
 from llmctl.rise.recipe import RiseRecipe
 from llmctl.rise.report import write_rise_report
+from llmctl.rise.work import FINISHED
 from llmctl.runs import Run
 from llmctl.training.result import read_result
 
@@ -29,17 +32,16 @@ def run_rise(run: Run, recipe: RiseRecipe, *, quiet: bool = False) -> dict[str, 
     Raises:
         UserError: Model, task or data can not be used, or nothing collected is fit to train on.
     """
+    check_inputs(recipe)
     phases = Phases(run, recipe, quiet)
     try:
         pin_model(run, recipe)
         evaluate(phases, 0)
-        phases.warm_start()
         for iteration in range(1, recipe.iterations + 1):
             collect(phases, iteration)
             train(phases, iteration)
             if recipe.evaluate.each_iteration or iteration == recipe.iterations:
                 evaluate(phases, iteration)
-        run.note(engine=phases.engine)
     finally:
         phases.close()
     return finish(run, recipe)
@@ -78,6 +80,10 @@ def train(phases: Phases, iteration: int) -> Any:
 def finish(run: Run, recipe: RiseRecipe) -> dict[str, Any]:
     """Compute the metrics from the journals, and write `metrics.json` and the report."""
     stages = evaluated_stages(run, recipe)
+    if 0 not in stages:
+        raise UserError(
+            f"{run.folder} has no whole evaluation of the untrained model yet: run `llmctl rise eval`"
+        )
     metrics: dict[str, Any] = {"seed": recipe.seed}
     figures = {stage: summarize(records, recipe.seed) for stage, records in stages.items()}
     first, last = min(stages), max(stages)
@@ -96,10 +102,10 @@ def finish(run: Run, recipe: RiseRecipe) -> dict[str, Any]:
 def evaluated_stages(run: Run, recipe: RiseRecipe) -> dict[int, Records]:
     """Records of every stage that has been evaluated whole, by iteration."""
     found = {}
+    finished = run.journal(FINISHED)
     for stage in range(recipe.iterations + 1):
-        records = [r for line in run.journal(f"evaluate-{stage}") for r in line["records"]]
-        if records:
-            found[stage] = records
+        if (name := f"evaluate-{stage}") in finished:
+            found[stage] = [r for line in run.journal(name) for r in line["records"]]
     return found
 
 
@@ -110,10 +116,10 @@ def collection_counts(run: Run, iteration: int) -> dict[str, Any]:
         counts["episodes"] += 1
         for number, attempt in enumerate(record["turns"], 1):
             counts["attempts"] += 1
-            counts["errors"] += attempt.get("error") is not None
             counts["unreadable"] += attempt["reward"] < 0 and attempt.get("error") is None
             counts[f"solved at turn {number}"] += attempt["is_correct"]
         for state in record["states"]:
+            counts["errors"] += state.get("errors", 0)
             counts["samples"] += len(state["rewards"])
             counts["repeats dropped"] += state["repeats"]
             counts["degenerate dropped"] += state["degenerate"]
@@ -130,10 +136,12 @@ def costs(run: Run, recipe: RiseRecipe) -> tuple[dict[str, Any], dict[str, Any]]
         seconds[line["key"].split("/")[0]] += line["seconds"]
     tokens: dict[str, Any] = {}
     for phase in sampled_phases(recipe):
-        usage = [line["usage"] for line in run.journal(phase)]
-        if usage:
-            keys = ("prompt_tokens", "cached_tokens", "completion_tokens", "retries", "errors")
-            tokens[phase] = {key: sum(u[key] for u in usage) for key in keys}
+        for field, name in (("usage", phase), ("teacher_usage", f"{phase}-teacher")):
+            total: Counter[str] = Counter()
+            for line in run.journal(phase):
+                total.update(line.get(field, {}))
+            if total:
+                tokens[name] = {key: total[key] for key in _COUNTED}
     for name in ["warm", *map(str, range(1, recipe.iterations + 1))]:
         if (stored := read_result(run.folder / "models" / name)) is not None:
             seconds[f"train-{name}"] = stored[0].seconds
@@ -143,6 +151,9 @@ def costs(run: Run, recipe: RiseRecipe) -> tuple[dict[str, Any], dict[str, Any]]
                 "dropped_rows": stored[0].dropped_rows,
             }
     return {phase: round(value, 1) for phase, value in seconds.items()}, tokens
+
+
+_COUNTED = ("prompt_tokens", "cached_tokens", "completion_tokens", "retries", "errors")
 
 
 def sampled_phases(recipe: RiseRecipe) -> Iterator[str]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from llmctl.runs import Estimate, bootstrap_mean, clustered_rate, paired_bootstrap
+from llmctl.runs import Estimate, bootstrap_mean, paired_bootstrap, wilson
 
 Record = Mapping[str, Any]
 
@@ -64,7 +64,8 @@ def summarize(records: Sequence[Record], seed: int = 0) -> dict[str, Any]:
     Returns:
         `m1_t1`, `m5_t1`, `m1_t5`, `p1_t5`, `pass_k`; the gains at equal compute `compute_matched_gain`
         (m1@tR - mP@t1) and `oracle_matched_gain` (p1@tR - pass@P), and `gain_over_turns`
-        (m1@tR - m1@t1), by paired bootstrap; `turns`, a list of what each turn did.
+        (m1@tR - m1@t1), by paired bootstrap; `turns`, a list of what each turn did; `errors`, attempts
+        that the engine failed on and that count as wrong.
     """
     found = scores(records)
     figures: dict[str, Any] = {}
@@ -73,6 +74,7 @@ def summarize(records: Sequence[Record], seed: int = 0) -> dict[str, Any]:
     for name, a, b in (*_matched(found), ("gain_over_turns", "m1_t5", "m1_t1")):
         figures[name] = paired_bootstrap(found[a], found[b], seed)
     figures["turns"] = flows(records)
+    figures["errors"] = sum(_errors(record) for record in records)
     figures["distinct_answers"] = _estimate(np.array([_distinct(r["parallel"]) for r in records]), seed)
     return figures
 
@@ -86,8 +88,13 @@ def _matched(found: Mapping[str, Any]) -> tuple[tuple[str, str, str], ...]:
 def _estimate(values: np.ndarray, seed: int) -> Estimate:
     """Wilson where every value is 0 or 1, else the bootstrap over problems."""
     if np.isin(values, (0.0, 1.0)).all():
-        return clustered_rate([[int(value)] for value in values])
+        return wilson(int(values.sum()), len(values))
     return bootstrap_mean(values, seed=seed)
+
+
+def _errors(record: Record) -> int:
+    """Attempts that the engine failed on; the first turn is one of the parallel samples."""
+    return sum(a.get("error") is not None for a in [*record["parallel"], *record["turns"][1:]])
 
 
 def _distinct(attempts: Sequence[Record]) -> float:
@@ -107,7 +114,7 @@ def flows(records: Sequence[Record]) -> list[dict[str, Any]]:
         now = [bool(turns[turn]["is_correct"]) for turns in played]
         row: dict[str, Any] = {
             "turn": turn + 1,
-            "accuracy": clustered_rate([[int(value)] for value in now]),
+            "accuracy": wilson(sum(now), len(now)),
             "repeats": sum(bool(turns[turn].get("is_repeat")) for turns in played),
             "errors": sum(turns[turn].get("error") is not None for turns in played),
         }

@@ -16,17 +16,19 @@ from pathlib import Path
 from typing import Any
 
 from llmctl.errors import UserError
+from llmctl.models.quiet import quiet_libraries
 from llmctl.rise.collect import collect_episodes
 from llmctl.rise.dataset import read_training_rows, training_rows, write_rows
 from llmctl.rise.evaluate import evaluate_problems
-from llmctl.rise.recipe import EngineSettings, RiseRecipe
+from llmctl.rise.recipe import RiseRecipe
 from llmctl.rise.rollout import Player
-from llmctl.runs import Journal, Run, progress
+from llmctl.rise.work import FINISHED
+from llmctl.runs import Run, progress
 from llmctl.sampling import Sampler, open_sampler
 from llmctl.sampling.common import derive_seed
 from llmctl.tasks import Problem, Task, get_task
 from llmctl.tasks.base import BaseTask
-from llmctl.training import TrainResult, TrainSettings, train
+from llmctl.training import TrainResult, TrainSettings
 
 Records = list[dict[str, Any]]
 
@@ -39,6 +41,17 @@ class Policy:
     adapter: str | None = None
 
 
+@dataclass(frozen=True)
+class Phase:
+    """A phase that samples, chunk by chunk."""
+
+    name: str  # of its journal
+    total: int  # problems, as the recipe has it; the task may have fewer
+    size: int  # problems of a chunk
+    policy: Policy
+    has_teacher: bool = False
+
+
 class Phases:
     """Everything that a run's phases share: the run's folder, the recipe, one open sampler.
 
@@ -48,19 +61,14 @@ class Phases:
         quiet: No progress.
 
     Raises:
-        UserError: No such task, or an adapter to begin with and full fine-tuning.
+        UserError: No such task or data.
     """
 
     def __init__(self, run: Run, recipe: RiseRecipe, quiet: bool = False) -> None:
         self.run, self.recipe, self.quiet = run, recipe, quiet
         self.train_task, self.test_task = tasks_of(recipe)
-        self._open: tuple[Policy, EngineSettings, Sampler] | None = None
-        self.engine: Mapping[str, Any] = {}
-        if recipe.adapter is not None and recipe.train.adapter == "full":
-            raise UserError(
-                "adapter is given and train.adapter is full, but full fine-tuning starts from whole weights: "
-                "merge the adapter first, or set train.adapter=lora"
-            )
+        self._open: tuple[Policy, Sampler] | None = None
+        self._teacher: Sampler | None = None
 
     # What to work with
 
@@ -84,22 +92,25 @@ class Phases:
         is_adapter = (folder / "adapter_config.json").is_file()
         return Policy(base.model, str(folder)) if is_adapter else Policy(str(folder))
 
-    def sampler(self, policy: Policy, settings: EngineSettings | None = None) -> Sampler:
+    def sampler(self, policy: Policy) -> Sampler:
         """A sampler on a policy; the one that was open before is closed."""
-        settings = settings or self.recipe.sampler
-        if self._open is not None and self._open[:2] == (policy, settings):
-            return self._open[2]
+        settings = self.recipe.sampler
+        if self._open is not None and self._open[0] == policy:
+            return self._open[1]
         self.close()
         found = open_sampler(policy.model, engine=settings.engine, adapter=policy.adapter, **settings.options)
-        self._open = (policy, settings, found)
-        self.engine = asdict(found.info)
+        self._open = (policy, found)
+        self.run.note(engine={"name": found.info.engine, **found.info.details})
         return found
 
     def close(self) -> None:
-        """Free the sampler's memory."""
+        """Free the samplers' memory."""
         if self._open is not None:
-            self._open[2].close()
+            self._open[1].close()
             self._open = None
+        if self._teacher is not None:
+            self._teacher.close()
+            self._teacher = None
 
     # Evaluation
 
@@ -108,14 +119,12 @@ class Phases:
         e = self.recipe.evaluate
         problems = self.test_task.problems(self.recipe.task.test_split, e.problems, e.seed)
 
-        def work(number: int, chunk: Sequence[Problem]) -> tuple[Records, Sampler]:
-            sampler = self.sampler(policy)
-            player = Player(sampler, self.test_task, self.recipe.evaluation_sampling)
+        def work(number: int, chunk: Sequence[Problem]) -> Records:
+            player = Player(self.sampler(policy), self.test_task, self.recipe.evaluation_sampling)
             seed = derive_seed(e.seed, "evaluate", number)
-            found = evaluate_problems(player, chunk, turns=e.turns, parallel=e.parallel, seed=seed)
-            return found, sampler
+            return evaluate_problems(player, chunk, turns=e.turns, parallel=e.parallel, seed=seed)
 
-        self._chunks(f"evaluate-{stage}", problems, e.problems, e.chunk, work)
+        self._chunks(Phase(f"evaluate-{stage}", e.problems, e.chunk, policy), problems, work)
         return list(self.records(f"evaluate-{stage}"))
 
     # Collection
@@ -123,28 +132,25 @@ class Phases:
     def collect(self, iteration: int, policy: Policy) -> None:
         """Collect the episodes of one iteration (from 1) with the policy before it."""
         c = self.recipe.collect
-        teacher = self._teacher()
 
-        def work(number: int, chunk: Sequence[Problem]) -> tuple[Records, Sampler]:
-            sampler = self.sampler(policy)
+        def work(number: int, chunk: Sequence[Problem]) -> Records:
             seed = derive_seed(self.recipe.seed, "collect", iteration, number)
-            player = Player(sampler, self.train_task, self.recipe.sampling)
-            return collect_episodes(player, chunk, c, seed=seed, teacher=teacher), sampler
+            player = Player(self.sampler(policy), self.train_task, self.recipe.sampling)
+            teacher = self.teacher()
+            asked = None if teacher is None else Player(teacher, self.train_task, self.recipe.sampling)
+            return collect_episodes(player, chunk, c, seed=seed, teacher=asked)
 
-        try:
-            problems = self.collected_problems(iteration)
-            self._chunks(f"collect-{iteration}", problems, c.problems, c.chunk, work)
-        finally:
-            if teacher is not None:
-                teacher.sampler.close()
+        phase = Phase(f"collect-{iteration}", c.problems, c.chunk, policy, has_teacher=True)
+        self._chunks(phase, self.collected_problems(iteration), work)
 
-    def _teacher(self) -> Player | None:
+    def teacher(self) -> Sampler | None:
+        """The teacher's sampler, None where the recipe has no teacher."""
         t = self.recipe.collect.teacher
-        if t is None:
-            return None
-        adapter = None if t.adapter is None else str(t.adapter)
-        sampler = open_sampler(t.model, engine=t.sampler.engine, adapter=adapter, **t.sampler.options)
-        return Player(sampler, self.train_task, self.recipe.sampling)
+        if t is not None and self._teacher is None:
+            adapter = None if t.adapter is None else str(t.adapter)
+            options = t.sampler.options
+            self._teacher = open_sampler(t.model, engine=t.sampler.engine, adapter=adapter, **options)
+        return self._teacher
 
     def collected_problems(self, iteration: int) -> Iterator[Problem]:
         """The training problems of an iteration; another order, or other problems, in each."""
@@ -189,6 +195,9 @@ class Phases:
     def _fit(
         self, name: str, rows: Sequence[Mapping[str, Any]], settings: TrainSettings, start: Policy
     ) -> TrainResult:
+        with quiet_libraries():  # importing TRL and PEFT makes bitsandbytes talk
+            from llmctl.training import train
+
         self.close()
         output = self.run.path(f"models/{name}")
         label = "warm start" if name == "warm" else f"train {name}"
@@ -231,39 +240,39 @@ class Phases:
 
     def _chunks(
         self,
-        journal: str,
+        phase: Phase,
         problems: Iterable[Problem],
-        total: int,
-        size: int,
-        work: Callable[[int, Sequence[Problem]], tuple[Records, Sampler]],
+        work: Callable[[int, Sequence[Problem]], Records],
     ) -> None:
-        book, clock = self.run.journal(journal), self.run.journal("timing")
+        book, finished = self.run.journal(phase.name), self.run.journal(FINISHED)
+        if phase.name in finished:
+            return
         seen = 0
-        done = min(total, len(book) * size)
-        with progress(total, journal.replace("-", " "), "problems", done=done, quiet=self.quiet) as bar:
-            for number, chunk in enumerate(_cut(problems, size)):
+        done = min(phase.total, len(book) * phase.size)
+        label = phase.name.replace("-", " ")
+        with progress(phase.total, label, "problems", done=done, quiet=self.quiet) as bar:
+            for number, chunk in enumerate(_cut(problems, phase.size)):
                 seen += len(chunk)
                 if (key := f"chunk-{number}") in book:
                     continue
-                self._do_chunk(book, clock, (journal, key), partial(work, number, chunk))
+                self._do_chunk(phase, key, partial(work, number, chunk))
                 bar.advance(len(chunk))
         if seen == 0:
             raise UserError(f"task {self.recipe.task.name} gave no problems: check its path and splits")
+        finished.append(phase.name, {"problems": seen})
 
-    def _do_chunk(
-        self,
-        book: Journal,
-        clock: Journal,
-        name: tuple[str, str],
-        work: Callable[[], tuple[Records, Sampler]],
-    ) -> None:
-        journal, key = name
-        before = self._open[2].usage.snapshot() if self._open is not None else None
+    def _do_chunk(self, phase: Phase, key: str, work: Callable[[], Records]) -> None:
+        """One line with records and token counts, then one with the seconds, loading of models aside."""
+        samplers = {"usage": self.sampler(phase.policy)}
+        if phase.has_teacher and (teacher := self.teacher()) is not None:
+            samplers["teacher_usage"] = teacher
+        before = {name: sampler.usage.snapshot() for name, sampler in samplers.items()}
         began = time.perf_counter()
-        records, sampler = work()
-        usage = sampler.usage.snapshot() if before is None else sampler.usage.since(before)
-        book.append(key, {"usage": asdict(usage), "records": records})
-        if (unit := f"{journal}/{key}") not in clock:
+        records = work()
+        usage = {name: asdict(sampler.usage.since(before[name])) for name, sampler in samplers.items()}
+        self.run.journal(phase.name).append(key, {**usage, "records": records})
+        clock, unit = self.run.journal("timing"), f"{phase.name}/{key}"
+        if unit not in clock:
             clock.append(unit, {"seconds": round(time.perf_counter() - began, 3)})
 
 
@@ -273,12 +282,22 @@ def tasks_of(recipe: RiseRecipe) -> tuple[Task, Task]:
     Raises:
         UserError: No such task or data.
     """
-    t = recipe.task
-    training = get_task(t.name, **_path(t.path), **t.options)
-    test = training if t.test_path is None else get_task(t.name, **_path(t.test_path), **t.options)
+    training, test = get_tasks(recipe)
     for task in (training, test):
         if isinstance(task, BaseTask):
             task.warm_up()
+    return training, test
+
+
+def get_tasks(recipe: RiseRecipe) -> tuple[Task, Task]:
+    """The training task and the test task of a recipe.
+
+    Raises:
+        UserError: No such task or data.
+    """
+    t = recipe.task
+    training = get_task(t.name, **_path(t.path), **t.options)
+    test = training if t.test_path is None else get_task(t.name, **_path(t.test_path), **t.options)
     return training, test
 
 

@@ -105,7 +105,7 @@ class WeightSettings(Recipe):
 
     scheme: Literal["exp", "advantage"] = "exp"
     """exp(r / tau), or exp((r - mean reward of the state's own samples) / tau)."""
-    tau: float = Field(default=0.4, gt=0)
+    tau: float = Field(default=0.4, ge=0.01)
     """Temperature; 0.4 in the public RISE code, where a right response weighs 12.2 times a wrong one."""
     keep: Keep = "success"
     """Responses to train on: all; better than the turn before; best so far; or only right ones."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from llmctl.rise.recipe import SamplingSettings
 from llmctl.rise.turns import Attempt, judge, next_conversation
@@ -72,8 +72,3 @@ def _goes_on(attempts: Sequence[Attempt], stop_when_correct: bool) -> bool:
     if not attempts:
         return True
     return attempts[-1].error is None and not (stop_when_correct and attempts[-1].is_correct)
-
-
-def without_message(attempt: Attempt) -> Attempt:
-    """An attempt as journals keep it where the next message is known from its reward."""
-    return replace(attempt, message="")

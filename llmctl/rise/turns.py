@@ -7,6 +7,7 @@ those it was trained on.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -32,7 +33,7 @@ class Attempt:
     answer: str | None  # the vote
     message: str  # what is said next
     tokens: int
-    logprob: float  # natural log, summed over the response's tokens
+    logprob: float | None  # natural log, summed over the response's tokens; None where the engine can't tell
     is_repeat: bool = False  # says what an earlier attempt of the episode said
     is_degenerate: bool = False
     error: str | None = None  # the engine failed: there is no response
@@ -40,7 +41,7 @@ class Attempt:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a journal; flags only where they are set."""
         plain = asdict(self)
-        plain["logprob"] = round(self.logprob, 4)
+        plain["logprob"] = None if self.logprob is None else round(self.logprob, 4)
         for flag in ("is_repeat", "is_degenerate", "error"):
             if not plain[flag]:
                 del plain[flag]
@@ -60,7 +61,7 @@ def judge(task: Task, problem: Problem, reply: Completion, earlier: Sequence[Att
         answer=feedback.answer,
         message=NOT_CORRECT if feedback.is_correct else feedback.message,
         tokens=len(reply.token_ids),
-        logprob=reply.logprob,
+        logprob=reply.logprob if math.isfinite(reply.logprob) else None,
         is_repeat=any(_squeeze(attempt.text) == said for attempt in earlier),
         is_degenerate=is_degenerate(reply.text),
     )

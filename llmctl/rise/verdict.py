@@ -25,6 +25,11 @@ def verdicts(recipe: RiseRecipe, metrics: Mapping[str, Any]) -> list[str]:
         said.append(
             "Decoding is greedy, so the parallel samples are one and the same, and their vote adds nothing."
         )
+    said += [
+        f"The engine failed on {failed} attempts of the evaluation {stage} training; they count as wrong."
+        for stage in ("before", "after")
+        if (failed := metrics.get(stage, {}).get("errors", 0))
+    ]
     if _same_data(recipe):
         said.append("Training and test problems come from the same file: this is no held-out figure.")
     return said

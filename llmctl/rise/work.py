@@ -1,4 +1,4 @@
-"""How much work a recipe means, before any of it is done."""
+"""How much work a recipe means, before any of it is done, and where its progress is noted."""
 
 from __future__ import annotations
 
@@ -6,19 +6,22 @@ from typing import Any
 
 from llmctl.rise.recipe import RiseRecipe
 
+FINISHED = "finished"  # the journal of the phases that have been done whole
+
 
 def estimate_work(recipe: RiseRecipe) -> dict[str, Any]:
     """What a run will ask for at most, in samples and tokens; for `--dry-run`."""
     c, e = recipe.collect, recipe.evaluate
     evaluations = 2 + (recipe.iterations - 1 if e.each_iteration else 0) if recipe.iterations else 1
     per_evaluation = e.problems * (e.parallel + e.turns - 1)
-    per_collection = c.problems * c.turns * c.samples
-    samples = evaluations * per_evaluation + recipe.iterations * per_collection
+    per_collection = c.problems * c.turns * (c.samples + (c.teacher.samples if c.teacher else 0))
+    tokens = evaluations * per_evaluation * recipe.evaluation_sampling.max_tokens
+    tokens += recipe.iterations * per_collection * recipe.sampling.max_tokens
     return {
         "evaluations": evaluations,
         "samples an evaluation, at most": per_evaluation,
         "samples a collection, at most": per_collection,
-        "new tokens sampled, at most": samples * recipe.sampling.max_tokens,
+        "new tokens sampled, at most": tokens,
         "training rows an iteration, at most": c.problems * c.turns,
         "passes over them": recipe.train.epochs,
     }

@@ -6,7 +6,7 @@ import hashlib
 import json
 import secrets
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 from llmctl.errors import UserError
@@ -38,10 +38,19 @@ def request_seeds(seed: int | None, conversations: Sequence[Conversation]) -> li
     seen: Counter[str] = Counter()
     seeds = []
     for conversation in conversations:
-        text = json.dumps(list(conversation), sort_keys=True, default=repr)
+        text = json.dumps(list(conversation), sort_keys=True, default=_stable)
         seeds.append(derive_seed(root, text, seen[text]))
         seen[text] += 1
     return seeds
+
+
+def _stable(value: Any) -> Any:
+    """An image by its pixels, as its repr holds an address; a mapping as a dict."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    if callable(pixels := getattr(value, "tobytes", None)):
+        return hashlib.blake2b(pixels(), digest_size=16).hexdigest()
+    return repr(value)
 
 
 def derive_seed(*parts: Any) -> int:

@@ -78,8 +78,18 @@ def _invert(probabilities: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
 def _draw_from_nucleus(probabilities: torch.Tensor, uniform: torch.Tensor, top_p: float) -> torch.Tensor:
     size = min(_TOP_P_SHORTLIST, probabilities.shape[-1])
     values, tokens = probabilities.topk(size)
-    if size < probabilities.shape[-1] and bool((values.sum(-1) < top_p).any()):
-        values, tokens = probabilities.sort(-1, descending=True)
+    is_wide = values.sum(-1) < top_p
+    if size == probabilities.shape[-1] or not bool(is_wide.any()):
+        return _pick(values, tokens, uniform, top_p)
+    # Row by row, so that a row's draw does not depend on how flat its neighbours are.
+    drawn = _pick(values, tokens, uniform, top_p)
+    values, tokens = probabilities[is_wide].sort(-1, descending=True)
+    drawn[is_wide] = _pick(values, tokens, uniform[is_wide], top_p)
+    return drawn
+
+
+def _pick(values: torch.Tensor, tokens: torch.Tensor, uniform: torch.Tensor, top_p: float) -> torch.Tensor:
+    """Draw from the nucleus of (B, W) probabilities in falling order, whose ids are `tokens`."""
     before = values.cumsum(-1) - values
     kept = values.masked_fill(before >= top_p, 0.0)
     return tokens.gather(-1, _invert(kept, uniform)[:, None]).squeeze(-1)
@@ -90,8 +100,8 @@ class StopStrings(StoppingCriteria):
 
     def __init__(self, tokenizer: Any, stop: Sequence[str], prompt_length: int) -> None:
         self.tokenizer, self.stop, self.prompt_length = tokenizer, stop, prompt_length
-        # A stop string can spread over one token a character, and begin inside a longer token before it.
-        self.tail = max(len(text) for text in stop) + 8
+        # A stop string can spread over one token a byte, and begin inside a longer token before it.
+        self.tail = max(len(text.encode()) for text in stop) + 8
 
     def __call__(self, input_ids: torch.LongTensor, scores: Any, **_: Any) -> Any:
         """(B,) booleans: whether the row is done."""

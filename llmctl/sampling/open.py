@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
+import inspect
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,12 @@ from llmctl.errors import UserError
 from llmctl.sampling.types import Sampler
 
 ENGINES = ("auto", "transformers", "vllm", "server")
+# Where the classes live; imported when asked for.
+_CLASSES = {
+    "transformers": ("llmctl.sampling.transformers_engine", "TransformersSampler"),
+    "vllm": ("llmctl.sampling.vllm_engine", "VllmSampler"),
+    "server": ("llmctl.sampling.server_engine", "ServerSampler"),
+}
 
 
 def choose_engine(engine: str = "auto") -> tuple[str, str]:
@@ -51,18 +60,35 @@ def open_sampler(
         The sampler; close it, or use it as a context manager, to free its memory.
 
     Raises:
-        UserError: No such engine, model or adapter, or the engine's package is missing.
+        UserError: No such engine, model, adapter or option, or the engine's package is missing.
     """
     name, _ = choose_engine(engine)
-    path = str(adapter) if adapter is not None else None
-    if name == "transformers":
-        from llmctl.sampling.transformers_engine import TransformersSampler
+    check_options(name, options)
+    sampler: Sampler = _class(name)(model, adapter=str(adapter) if adapter is not None else None, **options)
+    return sampler
 
-        return TransformersSampler(model, adapter=path, **options)
-    if name == "vllm":
-        from llmctl.sampling.vllm_engine import VllmSampler
 
-        return VllmSampler(model, adapter=path, **options)
-    from llmctl.sampling.server_engine import ServerSampler
+def check_options(engine: str, options: Mapping[str, Any]) -> None:
+    """Refuse options that an engine does not know.
 
-    return ServerSampler(model, adapter=path, **options)
+    Args:
+        engine: As `choose_engine` gives it.
+        options: By name.
+
+    Raises:
+        UserError: An unknown option; names the known ones.
+    """
+    known = [
+        name for name in inspect.signature(_class(engine)).parameters if name not in ("model", "adapter")
+    ]
+    for option in options:
+        if option not in known:
+            near = difflib.get_close_matches(option, known, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise UserError(f"engine {engine} has no option {option!r}: {hint}it takes {', '.join(known)}")
+
+
+def _class(engine: str) -> Callable[..., Sampler]:
+    module, attribute = _CLASSES[engine]
+    make: Callable[..., Sampler] = getattr(importlib.import_module(module), attribute)
+    return make

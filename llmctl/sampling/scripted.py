@@ -33,13 +33,13 @@ class ScriptedSampler(Closing):
         check_conversations(conversations)
         seeds = request_seeds(settings.seed, conversations)
         self.usage.calls += 1
+        self.usage.prompt_tokens += sum(len(str(m["content"]).split()) for c in conversations for m in c)
         return [
             [self._reply(conversation, derive_seed(seed, sample)) for sample in range(settings.n)]
             for conversation, seed in zip(conversations, seeds, strict=True)
         ]
 
     def _reply(self, conversation: Conversation, seed: int) -> Completion:
-        self.usage.prompt_tokens += sum(len(str(message["content"]).split()) for message in conversation)
         try:
             text = self.script(conversation, seed)
         except EngineError as error:

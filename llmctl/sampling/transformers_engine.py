@@ -8,6 +8,7 @@ memory is halved and the size that fits is kept.
 from __future__ import annotations
 
 import logging
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -137,10 +138,7 @@ class TransformersSampler(Closing):
         found: list[list[float]] = [[] for _ in rows]
         with torch.inference_mode(), self._adapter_state():
             for batch in self._batches(rows, settings):
-                ids, mask = self._pad(batch)
-                logits = self._forward(ids, mask, None, keep=1).logits[:, -1].float()
-                picked = (logits - logits.logsumexp(-1, keepdim=True))[:, wanted].tolist()
-                for row, values in zip(batch, picked, strict=True):
+                for row, values in zip(batch, self._score(batch, wanted), strict=True):
                     found[row.number] = values
         self.usage.calls += 1
         self.usage.prompt_tokens += sum(len(row.ids) for row in rows)
@@ -189,14 +187,39 @@ class TransformersSampler(Closing):
             if not _is_out_of_memory(error):
                 raise
         if len(batch) == 1:
-            raise EngineError(
-                f"one prompt of {len(batch[0].ids)} tokens with n={settings.n} does not fit in memory: "
-                "lower n or max_tokens, or quantize the model"
-            )
-        self.max_batch = max(1, len(batch) * settings.n // 2)
-        log.warning("out of memory with %d rows: going on with %d", len(batch) * settings.n, self.max_batch)
-        half = len(batch) // 2
+            return [self._failed(batch[0], settings)]
+        half = self._halve(batch, settings.n)
         return self._sample(batch[:half], settings) + self._sample(batch[half:], settings)
+
+    def _score(self, batch: list[_Row], wanted: torch.Tensor) -> list[list[float]]:
+        try:
+            ids, mask = self._pad(batch)
+            logits = self._forward(ids, mask, None, keep=1).logits[:, -1].float()
+            picked: list[list[float]] = (logits - logits.logsumexp(-1, keepdim=True))[:, wanted].tolist()
+            return picked
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+        if len(batch) == 1:
+            raise EngineError(f"one prompt of {len(batch[0].ids)} tokens does not fit in memory")
+        half = self._halve(batch, 1)
+        return self._score(batch[:half], wanted) + self._score(batch[half:], wanted)
+
+    def _halve(self, batch: list[_Row], n: int) -> int:
+        """Keep to half as many rows from now on; where to cut this batch."""
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self.max_batch = max(1, len(batch) * n // 2)
+        log.warning("out of memory with %d rows: going on with %d", len(batch) * n, self.max_batch)
+        return len(batch) // 2
+
+    def _failed(self, row: _Row, settings: Settings) -> list[Completion]:
+        self.usage.errors += settings.n
+        reason = (
+            f"one prompt of {len(row.ids)} tokens with n={settings.n} does not fit in memory: "
+            "lower n or max_tokens, or quantize the model"
+        )
+        return [Completion("", finish_reason="error", error=reason)] * settings.n
 
     # One batch
 
@@ -298,17 +321,16 @@ class TransformersSampler(Closing):
         ids = tokens[:end]
         text = self._text(ids if end is None else ids[:-1])
         text, was_cut = cut_at_stop(text, settings.stop)
-        if was_cut and end is None:
+        if was_cut:  # also where an end token follows: it may be the padding of a row that is done
             ids = ids[: self._tokens_until_stop(ids, settings.stop)]
         reason = "stop" if end is not None or was_cut else "length"
         return Completion(text, tuple(ids), float(logprobs[: len(ids)].double().sum()), reason)
 
     def _tokens_until_stop(self, ids: list[int], stop: Sequence[str]) -> int:
         """A row that is done waits for its batch; its tokens end where its text first holds the stop."""
-        for length in range(1, len(ids) + 1):
-            if cut_at_stop(self._text(ids[:length]), stop)[1]:
-                return length
-        return len(ids)
+        lengths = range(1, len(ids) + 1)
+        place = bisect_left(lengths, True, key=lambda length: cut_at_stop(self._text(ids[:length]), stop)[1])
+        return lengths[min(place, len(ids) - 1)]
 
     def _text(self, ids: list[int]) -> str:
         return str(self.tokenizer.decode(ids, skip_special_tokens=True))

@@ -1,0 +1,49 @@
+"""What a run needs from outside, looked at before its folder is made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from llmctl.errors import UserError
+from llmctl.models import resolve
+from llmctl.rise.phases import get_tasks
+from llmctl.rise.recipe import RiseRecipe
+from llmctl.sampling.open import check_options, choose_engine
+
+
+def check_inputs(recipe: RiseRecipe) -> None:
+    """Find mistakes that would otherwise stop a run after its folder was made.
+
+    Raises:
+        UserError: The model, an adapter, a file or a task is missing, a split has no problems or a broken
+            first row, or an engine does not know one of its options.
+    """
+    teacher = recipe.collect.teacher
+    for engine in (recipe.sampler, *([teacher.sampler] if teacher else [])):
+        check_options(choose_engine(engine.engine)[0], engine.options)
+    for name, path in _adapters(recipe).items():
+        if not path.is_dir():
+            raise UserError(f"{name} is {path}, but there is no such folder: give a saved PEFT adapter")
+    if recipe.adapter is not None and recipe.train.adapter == "full":
+        raise UserError(
+            "adapter is given and train.adapter is full, but full fine-tuning starts from whole weights: "
+            "merge the adapter first, or set train.adapter=lora"
+        )
+    if recipe.launch is not None and not recipe.launch.is_file():
+        raise UserError(
+            f"launch is {recipe.launch}, but there is no such file: give an accelerate configuration"
+        )
+    training, test = get_tasks(recipe)
+    for task, split in ((training, recipe.task.train_split), (test, recipe.task.test_split)):
+        if next(iter(task.problems(split, 1)), None) is None:
+            raise UserError(f"task {recipe.task.name} gave no {split} problems: check its path and splits")
+    resolve(recipe.model)
+
+
+def _adapters(recipe: RiseRecipe) -> dict[str, Path]:
+    """The adapters that are folders; a server knows its own by name."""
+    found = {"adapter": recipe.adapter}
+    teacher = recipe.collect.teacher
+    if teacher is not None and teacher.sampler.engine != "server":
+        found["collect.teacher.adapter"] = teacher.adapter
+    return {name: path for name, path in found.items() if path is not None}
