@@ -4,9 +4,10 @@ Both sides may use the same control tokens. The published side makes full scans 
 GCG at k = 4, each to its end, as the public code does. A gradient step's backward pass counts as two
 forward passes over its tokens.
 
-    python eval/bench/reach_schedule.py --states states.jsonl                                  # minutes
-    python eval/bench/reach_schedule.py --states states.jsonl --pairs 12 --tokens 1024 --candidates 128 --steps 34
-    python eval/bench/reach_schedule.py --states states.jsonl --pairs 12 --tokens 0 --candidates 768 --steps 34
+    run="python eval/bench/reach_schedule.py --states states.jsonl"
+    $run                                                                # a minute or two on a CPU
+    $run --pairs 12 --tokens 1024 --candidates 128 --steps 34           # the published schedule scaled
+    $run --pairs 12 --tokens 0 --candidates 768 --steps 34              # in full, on a GPU
 """
 
 import reach_common as common
@@ -56,8 +57,8 @@ def main() -> None:
         for key in ("forward_tokens", "all_tokens", "seconds"):
             result[f"ratio_{key}"] = totals["published"][key] / totals["default"][key]
         lines.append(
-            f"solved {totals['default']['solved']} against {totals['published']['solved']} of {len(pairs)} with "
-            f"{result['ratio_forward_tokens']:.1f} times fewer forward tokens "
+            f"solved {totals['default']['solved']} against {totals['published']['solved']} of {len(pairs)} "
+            f"with {result['ratio_forward_tokens']:.1f} times fewer forward tokens "
             f"({result['ratio_all_tokens']:.1f} times with backward passes counted)"
         )
     common.report(result, lines, options.out)
