@@ -8,6 +8,7 @@ from llmctl.errors import UserError
 from llmctl.reach.config import Phase, Schedule
 
 _EASY, _HARD = 3.0, 9.0  # nats
+_STEPS = 40  # gradient steps at the longest control of a hard target
 
 
 def published(
@@ -56,24 +57,29 @@ def single(method: str, max_k: int, *, candidates: int = 128, steps: int = 8, se
     return Schedule(method, tuple(phases), shorten=False, seed=seed)
 
 
-def default(max_k: int, base_loss: float, *, effort: float = 1.0, seed: int = 0) -> Schedule:
-    """Short GCG runs at rising k, with the forwards where the base loss says they pay.
+def default(
+    max_k: int, base_loss: float, *, effort: float = 1.0, certify: bool = False, seed: int = 0
+) -> Schedule:
+    """GCG with many gradients and few candidates at rising k, sized by the base loss.
 
-    A low base loss mostly needs one token or two, a high one seldom does (rank correlation of base loss
-    and k about 0.5 in the published results), so hard targets pass quickly through small k.
+    A gradient costs about what three candidates cost and renews the order of all of them, so few
+    candidates a gradient are enough. The steps grow steeply with k: a short control mostly works at once
+    or not at all. A low base loss mostly needs one token or two, a high one seldom does (rank correlation
+    of base loss and k about 0.5 in the published results), so easy targets get more steps at small k and
+    fewer at the longest.
 
     Args:
         max_k: The longest control.
         base_loss: Mean cross-entropy of the target after the state alone, in nats.
         effort: Multiplies the number of steps.
+        certify: Where max_k is 1 and nothing was found, scan all tokens for a certificate.
         seed: Of everything drawn.
     """
     hardness = min(max((base_loss - _EASY) / (_HARD - _EASY), 0.0), 1.0)
     phases = []
     for k in range(1, max_k + 1):
-        place = k / max_k  # the share of the way to the longest control
-        steps = 3 + 9 * (place if hardness > 0 else 1 - place / 2) * (0.5 + hardness / 2)
-        phases.append(
-            Phase("gcg", k, candidates=24, steps=max(round(steps * effort), 1), top_k=64, swaps=2, buffer=2)
-        )
-    return Schedule("default", tuple(phases), seed=seed)
+        weight = 0.6 + 0.4 * hardness if k == max_k else 2.0 - hardness
+        steps = max(2.0, _STEPS * (k / max_k) ** 4) * weight * effort
+        candidates = 16 if k == 1 else 12
+        phases.append(Phase("gcg", k, candidates=candidates, steps=max(round(steps), 1), top_k=64))
+    return Schedule("default", tuple(phases), certify=certify, seed=seed)
