@@ -9,6 +9,8 @@ import typer
 if TYPE_CHECKING:
     from llmctl.runs.tables import Table
 
+PIPE_WIDTH = 120  # columns
+
 
 def print_json(value: Any) -> None:
     """One JSON document on stdout, and nothing else there."""
@@ -19,9 +21,13 @@ def print_json(value: Any) -> None:
 
 def print_table(table: Table) -> None:
     """A table on stdout."""
+    import sys
+
     from rich.console import Console
 
-    Console(soft_wrap=False, highlight=False).print(table.to_rich())
+    # A pipe or a log has no width of its own, and 80 columns break intervals in two.
+    width = None if sys.stdout.isatty() else PIPE_WIDTH
+    Console(width=width, soft_wrap=False, highlight=False).print(table.to_rich())
 
 
 def print_text(text: str) -> None:
