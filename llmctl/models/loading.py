@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 
 from llmctl.errors import UserError
 from llmctl.models.quiet import quiet_libraries
@@ -114,7 +115,7 @@ def load_tokenizer(name: str | Path, *, trust_remote_code: bool = False) -> PreT
     folder = resolve(name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # the tokenizers library raises bare exceptions
         raise UserError(f"{name} has no tokenizer that can be read ({_first_line(error)})") from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -143,7 +144,7 @@ def attach_adapter(
             from peft import PeftModel
 
             return PeftModel.from_pretrained(model, folder, adapter_name=name, is_trainable=is_trainable)
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise UserError(f"adapter {adapter} does not fit the model ({_first_line(error)})") from error
 
 
@@ -176,12 +177,33 @@ def _load_weights(
         }
     try:
         with quiet_libraries():
-            model: Any = AutoModelForCausalLM.from_pretrained(folder, **options)
-    except (OSError, ValueError, KeyError) as error:
+            loaded: tuple[Any, dict[str, Any]] = AutoModelForCausalLM.from_pretrained(
+                folder, output_loading_info=True, **options
+            )
+    except (OSError, ValueError, KeyError, TypeError, ImportError, SafetensorError, RuntimeError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise UserError(
+                f"{folder} does not fit in the memory of {device}: set quantization or a smaller dtype"
+            ) from error
         raise UserError(
             f"{folder} can not be loaded as a causal language model ({_first_line(error)})"
         ) from error
-    return model if quantization != "none" else model.to(device)
+    model, found = loaded
+    if found["missing_keys"]:  # transformers would go on with random ones
+        raise UserError(
+            f"{folder} lacks {len(found['missing_keys'])} weights of its model, "
+            f"{min(found['missing_keys'])} among them: fetch or save the model again"
+        )
+    return model if quantization != "none" else _place(model, device)
+
+
+def _place(model: Any, device: torch.device) -> Any:
+    try:
+        return model.to(device)
+    except (RuntimeError, AssertionError) as error:  # no such device, or no room on it
+        raise UserError(
+            f"the model can not be put on {device} ({_first_line(error)}): use another one"
+        ) from error
 
 
 def quantization_config(quantization: str, dtype: torch.dtype) -> Any:

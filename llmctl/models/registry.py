@@ -6,6 +6,7 @@ Light on purpose: it imports neither torch nor transformers, so listing models i
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -15,9 +16,11 @@ from pathlib import Path
 from llmctl.errors import UserError
 from llmctl.models import embedded
 
-_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")  # so ./x and ../x are folders
 # What a model needs and nothing else: no pickled weights, no GGUF, no code.
 HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "tokenizer.model", "*.txt", "*.jinja"]
+
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
 @dataclass(frozen=True)
@@ -72,8 +75,8 @@ def _info(alias: str) -> ModelInfo:
 
 def is_here(name: str) -> bool:
     """Whether a model can be loaded without a download."""
-    if Path(name).is_dir():
-        return True
+    if (folder := Path(name).expanduser()).is_dir():
+        return (folder / "config.json").is_file()
     if name == embedded.ALIAS:
         return _info(name).is_here or embedded.find_gguf() is not None
     return _hub_folder(_ALIASES[name][1] if name in _ALIASES else name) is not None
@@ -130,7 +133,21 @@ def _hub_folder(hub_name: str) -> Path | None:
         folder = Path(snapshot_download(hub_name, local_files_only=True))
     except (LocalEntryNotFoundError, HFValidationError, OSError):
         return None
-    return folder if any(folder.glob("*.safetensors")) else None
+    return folder if _is_whole(folder) else None
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether a download went to its end: configuration, tokenizer, and every file of weights."""
+    if not (folder / "config.json").is_file() or not any((folder / name).is_file() for name in _TOKENIZERS):
+        return False
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return any(folder.glob("*.safetensors"))
+    try:
+        parts = set(json.loads(index.read_text())["weight_map"].values())
+    except (ValueError, KeyError, AttributeError):
+        return False
+    return all((folder / part).is_file() for part in parts)
 
 
 def _fetch(hub_name: str) -> Path:
@@ -155,7 +172,7 @@ def _fetch(hub_name: str) -> Path:
 
 
 def _unknown(name: str) -> str:
-    if os.sep in name or name.startswith("."):
+    if os.sep in name or name.startswith((".", "~")):
         return f"model folder {name} does not exist: check the path"
     near = difflib.get_close_matches(name, list(_names()), n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
