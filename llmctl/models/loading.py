@@ -177,9 +177,7 @@ def _load_weights(
         }
     try:
         with quiet_libraries():
-            loaded: tuple[Any, dict[str, Any]] = AutoModelForCausalLM.from_pretrained(
-                folder, output_loading_info=True, **options
-            )
+            loaded: Any = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
     except (OSError, ValueError, KeyError, TypeError, ImportError, SafetensorError, RuntimeError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise UserError(
