@@ -17,6 +17,7 @@ from llmctl.tasks.base import BaseTask
 from llmctl.tasks.gym_scoring import CHEAP_SCORERS, OWN_SCORERS, SUCCESS, make_config, make_dataset, source_of
 from llmctl.tasks.numbers import MAX_CHARS
 from llmctl.tasks.sandbox import sandbox
+from llmctl.tasks.seen import Seen
 from llmctl.tasks.splits import check_split, digest, split_of, stream_seed
 from llmctl.tasks.types import Problem
 
@@ -104,13 +105,12 @@ class Gym(BaseTask):
 
     def _stream(self, split: str, limit: int | None, seed: int) -> Iterator[Problem]:
         check_split(split, self.name)
-        seen: set[int] = set()
+        seen = Seen()
         wanted = self.size if limit is None else limit
         in_vain = 0
         for entry in self._items(split, seed):
             key = digest(entry["question"])
-            if split_of(entry["question"]) == split and key not in seen:
-                seen.add(key)
+            if split_of(entry["question"]) == split and seen.add(key):
                 in_vain = 0
                 yield self._problem(entry, key)
                 if len(seen) == wanted:

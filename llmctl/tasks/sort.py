@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from llmctl.errors import UserError
 from llmctl.tasks.answers import read_answer
 from llmctl.tasks.base import BaseTask
+from llmctl.tasks.seen import Seen
 from llmctl.tasks.splits import check_split, digest, split_of, stream_seed
 from llmctl.tasks.types import Problem
 
@@ -69,19 +70,19 @@ class Sort(BaseTask):
     def _stream(self, split: str, limit: int | None, seed: int) -> Iterator[Problem]:
         check_split(split, self.name)
         generator = random.Random(stream_seed(self.name, split, seed))
-        seen = {digest(prompt) for prompt in _EXAMPLES}
+        seen = Seen()
+        for example in _EXAMPLES:
+            seen.add(digest(example))
         for _ in range(self.size if limit is None else limit):
             prompt = self._draw(generator, split, seen)
             answer = _sorted(prompt)
             yield Problem(f"sort:{prompt.replace(' ', '-')}", prompt, answer, answer)
 
-    def _draw(self, generator: random.Random, split: str, seen: set[int]) -> str:
+    def _draw(self, generator: random.Random, split: str, seen: Seen) -> str:
         for _ in range(_PATIENCE):
             length = generator.randint(self.min_length, self.max_length)
             prompt = " ".join(map(str, generator.sample(range(LOWEST, HIGHEST + 1), length)))
-            key = digest(prompt)
-            if split_of(prompt) == split and prompt != _sorted(prompt) and key not in seen:
-                seen.add(key)
+            if split_of(prompt) == split and prompt != _sorted(prompt) and seen.add(digest(prompt)):
                 return prompt
         raise UserError(
             f"sort has no further {split} problems with {self.min_length} to {self.max_length} numbers "
