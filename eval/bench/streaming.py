@@ -18,10 +18,12 @@ import tempfile
 import time
 from pathlib import Path
 
+from llmctl.messages import Conversation
+
 ONE = "--one"
 
 
-def answer(conversation: list[dict[str, str]], seed: int) -> str:
+def answer(conversation: Conversation, seed: int) -> str:
     """Right half of the time, otherwise the numbers in some other order."""
     numbers = conversation[-1]["content"].split("\n")[-1].split()
     draw = random.Random(seed)
@@ -40,19 +42,15 @@ def peak_mib() -> float:
 def collect(problems: int, chunk: int, folder: Path) -> dict[str, float]:
     """Collect one iteration and write its rows; peak memory, seconds and the size of the journal."""
     from llmctl.rise import loop, phases
-    from llmctl.rise.recipe import RiseRecipe
+    from llmctl.rise.recipe import CollectSettings, RiseRecipe
     from llmctl.runs import Run
     from llmctl.sampling.scripted import ScriptedSampler
 
-    phases.open_sampler = lambda *_, **__: ScriptedSampler(answer)  # type: ignore[assignment]
+    phases.open_sampler = lambda *_, **__: ScriptedSampler(answer)  # type: ignore[assignment,attr-defined]
     recipe = RiseRecipe(
-        collect={
-            "problems": problems,
-            "turns": 2,
-            "samples": 2,
-            "improve": ("self", "reference"),
-            "chunk": chunk,
-        }
+        collect=CollectSettings(
+            problems=problems, turns=2, samples=2, improve=("self", "reference"), chunk=chunk
+        )
     )
     began = time.perf_counter()
     with Run.open(folder, recipe, "benchmark") as run:
