@@ -22,6 +22,7 @@ from llmctl.runs.yaml_text import dump_yaml, parse_yaml
 R = TypeVar("R", bound="Recipe")
 
 SUFFIXES = (".yaml", ".yml")
+NO_RECIPES = "accelerate"  # a folder of configurations for `accelerate launch`, beside the recipes
 
 
 class Recipe(BaseModel):
@@ -133,7 +134,7 @@ def list_recipes() -> list[str]:
             path.relative_to(folder).with_suffix("").as_posix()
             for folder in recipe_folders()
             for path in folder.rglob("*")
-            if path.suffix in SUFFIXES
+            if path.suffix in SUFFIXES and path.parent.name != NO_RECIPES
         }
     )
 

@@ -118,7 +118,8 @@ def render(tokenizer: Any, conversation: Conversation) -> list[int]:
         raise UserError(
             f"the chat template refuses the conversation ({error}): check roles and their order"
         ) from error
-    return tokenizer(text, add_special_tokens=False).input_ids
+    # verbose=False: `check_length` says more of a long prompt than the tokenizer's warning
+    return tokenizer(text, add_special_tokens=False, verbose=False).input_ids
 
 
 def single_token_ids(tokenizer: Any, tokens: Sequence[str]) -> list[int]:
