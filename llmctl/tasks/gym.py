@@ -139,7 +139,7 @@ def dataset_names() -> list[str]:
         from reasoning_gym.factory import DATASETS
     except ImportError as error:
         raise UserError(
-            "gym tasks need the package reasoning-gym, which is not installed: pip install 'llmctl[gym]'"
+            "gym tasks need the package reasoning-gym, which is not installed: pip install reasoning-gym"
         ) from error
     return sorted(DATASETS)
 

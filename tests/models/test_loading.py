@@ -108,7 +108,7 @@ def test_missing_bitsandbytes_is_told(tiny_model, monkeypatch):
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda n, *a: None if n == "bitsandbytes" else real(n, *a)
     )
-    told(r"needs bitsandbytes: run `pip install 'llmctl\[quant\]'`", load, tiny_model, quantization="nf4")
+    told("needs bitsandbytes: run `pip install bitsandbytes`", load, tiny_model, quantization="nf4")
 
 
 def test_pickled_weights_are_refused_and_never_read(folder):

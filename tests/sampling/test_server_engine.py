@@ -78,7 +78,7 @@ class TestOpening:
 
     def test_a_missing_package_names_the_extra(self, monkeypatch):
         monkeypatch.setattr(server_client, "find_spec", lambda name: None)
-        with pytest.raises(UserError, match=r"pip install 'llmctl\[server\]'"):
+        with pytest.raises(UserError, match="pip install openai"):
             open_sampler("fake", engine="server")
 
     def test_a_proxy_of_the_environment_is_not_used_for_this_machine(self, monkeypatch):

@@ -203,7 +203,7 @@ def test_a_plain_script_opens_closes_and_opens_again_without_a_trace(contract_mo
 
 def test_a_missing_vllm_names_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"pip install 'llmctl\[vllm\]'.*engine transformers"):
+    with pytest.raises(UserError, match=r"pip install vllm.*engine transformers"):
         open_llm(tmp_path, EngineOptions())
 
 

@@ -128,5 +128,5 @@ def test_mistakes_are_named(name, options, message):
 
 def test_without_the_package_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "reasoning_gym.factory", None)
-    with pytest.raises(UserError, match=r"pip install 'llmctl\[gym\]'"):
+    with pytest.raises(UserError, match="pip install reasoning-gym"):
         get_task("gym:chain_sum")
