@@ -57,7 +57,7 @@ def load(
         UserError: No such model or adapter, no safetensors weights, an unknown dtype, device or
             quantization, or bitsandbytes is missing.
     """
-    folder = resolve(name)
+    folder = resolve(name, with_code=trust_remote_code)
     place = pick_device(device)
     kind = pick_dtype(dtype, place)
     tokenizer = load_tokenizer(folder, trust_remote_code=trust_remote_code)
@@ -112,7 +112,7 @@ def load_tokenizer(name: str | Path, *, trust_remote_code: bool = False) -> PreT
     """
     from transformers import AutoTokenizer
 
-    folder = resolve(name)
+    folder = resolve(name, with_code=trust_remote_code)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except Exception as error:  # the tokenizers library raises bare exceptions

@@ -82,11 +82,12 @@ def is_here(name: str) -> bool:
     return _hub_folder(_ALIASES[name][1] if name in _ALIASES else name) is not None
 
 
-def resolve(name: str | Path) -> Path:
+def resolve(name: str | Path, *, with_code: bool = False) -> Path:
     """The folder of a model, made or fetched when it is not there yet.
 
     Args:
         name: An alias, a folder with `config.json`, or a Hub name `owner/model`.
+        with_code: Fetch Python files that lie beside the weights too; for `trust_remote_code`.
 
     Returns:
         A folder that transformers and vLLM can load.
@@ -103,7 +104,7 @@ def resolve(name: str | Path) -> Path:
     if name == embedded.ALIAS:
         return embedded.ensure(_embedded_folder())
     if name in _ALIASES or _HUB_NAME.fullmatch(name):
-        return _fetch(_ALIASES[name][1] if name in _ALIASES else name)
+        return _fetch(_ALIASES[name][1] if name in _ALIASES else name, with_code)
     raise UserError(_unknown(name))
 
 
@@ -150,14 +151,17 @@ def _is_whole(folder: Path) -> bool:
     return all((folder / part).is_file() for part in parts)
 
 
-def _fetch(hub_name: str) -> Path:
-    if (folder := _hub_folder(hub_name)) is not None:
+def _fetch(hub_name: str, with_code: bool) -> Path:
+    folder = _hub_folder(hub_name)
+    if folder is not None and (not with_code or any(folder.glob("*.py"))):
         return folder
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     try:
-        return Path(snapshot_download(hub_name, allow_patterns=HUB_FILES))
+        return Path(
+            snapshot_download(hub_name, allow_patterns=[*HUB_FILES, *(["*.py"] if with_code else [])])
+        )
     except GatedRepoError as error:
         raise UserError(
             f"{hub_name} is gated: accept its licence on its Hub page, then run `hf auth login`"

@@ -33,7 +33,7 @@ class _Engine:
     """What a sampler and its views share: the engine, the tokenizer, the adapters that it knows."""
 
     def __init__(self, model: str | Path, options: EngineOptions, adapter_rank: int = 0) -> None:
-        self._folder, self._options = resolve(model), options
+        self._folder, self._options = resolve(model, with_code=options.trust_remote_code), options
         self.tokenizer = load_tokenizer(self._folder, trust_remote_code=options.trust_remote_code)
         self._open: OpenEngine | None = open_llm(self._folder, options, adapter_rank)
         config = self.llm.llm_engine.vllm_config

@@ -200,3 +200,22 @@ def test_a_killed_conversion_leaves_no_model_and_two_at_once_make_one(tmp_path):
     assert printed == {str(models / "smollm2-135m")}
     assert sorted(path.name for path in models.iterdir() if path.is_dir()) == ["smollm2-135m"]
     assert (models / "smollm2-135m/model.safetensors").stat().st_size > 500e6
+
+
+@pytest.mark.parametrize("is_asked", [False, True])
+def test_code_is_fetched_from_the_hub_only_where_it_is_asked_for(monkeypatch, tmp_path, is_asked):
+    import huggingface_hub
+
+    folder, asked = hub_model(tmp_path / "snapshot", 2), []
+
+    def snapshot_download(name, local_files_only=False, allow_patterns=()):
+        if not local_files_only:
+            asked.extend(allow_patterns)
+            (folder / "modeling_own.py").write_text("")
+        return str(folder)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    assert resolve("acme/model", with_code=is_asked) == folder
+    assert ("*.py" in asked) == is_asked
+    resolve("acme/model", with_code=is_asked)  # it is there now, and is not fetched again
+    assert asked.count("*.py") == is_asked
