@@ -1,4 +1,8 @@
-"""Keep libraries from talking while they load and train; what they said before is put back."""
+"""Keep libraries from talking while they load and train.
+
+The settings of transformers are put back afterwards; bitsandbytes stays at errors, because it warns on
+every product of int8 matrices as long as a model lives.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +13,8 @@ from contextlib import contextmanager
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """No progress bars and no warnings of transformers and bitsandbytes in this block."""
-    # bitsandbytes looks for an optional kernel when it is first imported, and PEFT imports it
+    """No progress bars and no warnings of transformers in this block; none of bitsandbytes from here on."""
+    # it also looks for an optional kernel when it is first imported, which PEFT does
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     from transformers.utils import logging as transformers_logging
 

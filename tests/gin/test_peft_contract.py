@@ -351,5 +351,11 @@ def test_a_vision_tower_is_left_alone():
 
 
 def test_registering_twice_changes_nothing():
+    from peft import PeftType
+    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+
     llmctl.gin.register()
+    before = dict(PEFT_TYPE_TO_CONFIG_MAPPING), list(PeftType)
     llmctl.gin.register()
+    assert (dict(PEFT_TYPE_TO_CONFIG_MAPPING), list(PeftType)) == before
+    assert [kind.value for kind in PeftType].count("SPARSE_GIN") == 1

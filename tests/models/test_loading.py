@@ -111,10 +111,12 @@ def test_missing_bitsandbytes_is_told(tiny_model, monkeypatch):
     told("needs bitsandbytes: run `pip install bitsandbytes`", load, tiny_model, quantization="nf4")
 
 
-def test_pickled_weights_are_refused_and_never_read(folder):
+def test_pickled_weights_are_refused_and_never_read(folder, tmp_path):
+    mark = tmp_path / "was-here"
     (folder / "model.safetensors").unlink()
-    (folder / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'touch /tmp/llmctl-was-here'\ntR.")
+    (folder / "pytorch_model.bin").write_bytes(f"cos\nsystem\n(S'touch {mark}'\ntR.".encode())
     told("has no safetensors weights: convert it with save_pretrained first", load, folder, device="cpu")
+    assert not mark.exists()
 
 
 def test_broken_weights_are_one_line(folder):
