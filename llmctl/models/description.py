@@ -40,13 +40,13 @@ def describe(name: str | Path) -> dict[str, Any]:
     }
 
 
-def fingerprint(folder: Path) -> str:
+def fingerprint(folder: Path, config: str = "config.json") -> str:
     """A hash that changes with any weight file: config, safetensors headers, and samples of the data.
 
     Hashing 16 GB would take a minute; a megabyte at the start, middle and end of every file tells
     fine-tuned weights apart and takes milliseconds.
     """
-    digest = hashlib.sha256((folder / "config.json").read_bytes())
+    digest = hashlib.sha256((folder / config).read_bytes())
     for path in sorted(folder.glob("*.safetensors")):
         size = path.stat().st_size
         digest.update(f"{path.name}:{size}".encode())

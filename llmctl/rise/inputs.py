@@ -29,6 +29,11 @@ def check_inputs(recipe: RiseRecipe) -> None:
             "adapter is given and train.adapter is full, but full fine-tuning starts from whole weights: "
             "merge the adapter first, or set train.adapter=lora"
         )
+    if recipe.sampler.engine == "server" and recipe.iterations > 0:
+        raise UserError(
+            f"sampler.engine is server and iterations is {recipe.iterations}, but a server can not load what "
+            "an iteration trains: take transformers or vllm, or set iterations=0 to evaluate only"
+        )
     if recipe.launch is not None and not recipe.launch.is_file():
         raise UserError(
             f"launch is {recipe.launch}, but there is no such file: give an accelerate configuration"
@@ -37,7 +42,8 @@ def check_inputs(recipe: RiseRecipe) -> None:
     for task, split in ((training, recipe.task.train_split), (test, recipe.task.test_split)):
         if next(iter(task.problems(split, 1)), None) is None:
             raise UserError(f"task {recipe.task.name} gave no {split} problems: check its path and splits")
-    resolve(recipe.model)
+    if recipe.sampler.engine != "server":
+        resolve(recipe.model)
 
 
 def _adapters(recipe: RiseRecipe) -> dict[str, Path]:

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from llmctl.errors import UserError
-from llmctl.models.description import describe
+from llmctl.models.description import describe, fingerprint
 from llmctl.rise.inputs import check_inputs
 from llmctl.rise.metrics import paired_gains, summarize
-from llmctl.rise.phases import Phases, Policy, Records
+from llmctl.rise.phases import Phases, Records
 from llmctl.rise.recipe import RiseRecipe
 from llmctl.rise.report import write_rise_report
 from llmctl.rise.work import FINISHED
@@ -51,15 +51,14 @@ def pin_model(run: Run, recipe: RiseRecipe) -> None:
     """Refuse to go on with other weights than the run was started with."""
     if recipe.sampler.engine != "server":
         run.pin(model_fingerprint=describe(recipe.model)["fingerprint"])
+    if recipe.adapter is not None:
+        run.pin(adapter_fingerprint=fingerprint(recipe.adapter, "adapter_config.json"))
 
 
 def evaluate(phases: Phases, iteration: int) -> Records:
     """Evaluate the model as it came (0), or as trained by an iteration."""
-    recipe = phases.recipe
-    if iteration == 0:
-        base = Policy(recipe.model, None if recipe.adapter is None else str(recipe.adapter))
-        return phases.evaluate("0", base)
-    return phases.evaluate(str(iteration), phases.policy(iteration))
+    policy = phases.base if iteration == 0 else phases.policy(iteration)
+    return phases.evaluate(str(iteration), policy)
 
 
 def collect(phases: Phases, iteration: int) -> dict[str, Any]:

@@ -72,25 +72,29 @@ class Phases:
 
     # What to work with
 
+    @property
+    def base(self) -> Policy:
+        """The model as it came."""
+        return Policy(self.recipe.model, None if self.recipe.adapter is None else str(self.recipe.adapter))
+
     def policy(self, iteration: int) -> Policy:
         """The policy after that many rounds of training; 0 is the model that collection starts from.
 
         Raises:
             UserError: That training has not been done yet.
         """
-        base = Policy(self.recipe.model, None if self.recipe.adapter is None else str(self.recipe.adapter))
         if iteration == 0:
-            return base if self.recipe.warm_start is None else self._trained("warm", base)
-        return self._trained(str(iteration), base)
+            return self.base if self.recipe.warm_start is None else self._trained("warm")
+        return self._trained(str(iteration))
 
-    def _trained(self, name: str, base: Policy) -> Policy:
+    def _trained(self, name: str) -> Policy:
         folder = self.run.folder / "models" / name
         if not (folder / "train_result.json").is_file():
             raise UserError(
                 f"{folder} is not trained yet: run `llmctl rise train` or `llmctl rise run` first"
             )
         is_adapter = (folder / "adapter_config.json").is_file()
-        return Policy(base.model, str(folder)) if is_adapter else Policy(str(folder))
+        return Policy(self.recipe.model, str(folder)) if is_adapter else Policy(str(folder))
 
     def sampler(self, policy: Policy) -> Sampler:
         """A sampler on a policy; the one that was open before is closed."""
@@ -189,8 +193,7 @@ class Phases:
             raise UserError(
                 f"warm_start needs reference solutions, but task {self.recipe.task.name} has none: drop it"
             )
-        base = Policy(self.recipe.model, None if self.recipe.adapter is None else str(self.recipe.adapter))
-        return self._fit("warm", rows, warm.train, base)
+        return self._fit("warm", rows, warm.train, self.base)
 
     def _fit(
         self, name: str, rows: Sequence[Mapping[str, Any]], settings: TrainSettings, start: Policy

@@ -172,6 +172,15 @@ class RiseRecipe(Recipe):
     seed: int = Field(default=0, ge=0)
     """Root of all randomness of the run."""
 
+    @model_validator(mode="after")
+    def _warm_start_is_used(self) -> RiseRecipe:
+        if self.warm_start is not None and self.iterations == 0:
+            raise ValueError(
+                "warm_start is given and iterations is 0, but it prepares the first iteration: "
+                "set iterations to 1 or more, or drop warm_start"
+            )
+        return self
+
     @property
     def evaluation_sampling(self) -> SamplingSettings:
         """How the evaluation samples."""

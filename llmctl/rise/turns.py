@@ -16,8 +16,7 @@ from typing import Any
 from llmctl.messages import Message
 from llmctl.sampling import Completion
 from llmctl.tasks import Problem, Task
-
-NOT_CORRECT = "That is not correct."  # said of a right answer too, where no oracle tells (RISE, section 5)
+from llmctl.tasks.base import INCORRECT
 
 _MANY_TIMES = 30  # one word this often, and making up half of the text, is no attempt
 _LONG_WORD = 400  # characters without a space
@@ -59,7 +58,8 @@ def judge(task: Task, problem: Problem, reply: Completion, earlier: Sequence[Att
         reward=feedback.reward,
         is_correct=feedback.is_correct,
         answer=feedback.answer,
-        message=NOT_CORRECT if feedback.is_correct else feedback.message,
+        # where no oracle tells, a right answer is followed by what follows a wrong one (RISE, section 5)
+        message=INCORRECT if feedback.is_correct else feedback.message,
         tokens=len(reply.token_ids),
         logprob=reply.logprob if math.isfinite(reply.logprob) else None,
         is_repeat=any(_squeeze(attempt.text) == said for attempt in earlier),

@@ -271,3 +271,28 @@ def test_the_smoke_recipe_runs_on_the_embedded_model(embedded_model, tmp_path):
     for name in ("report.md", "report.html", "figures/accuracy.png", "figures/flows.png"):
         assert (tmp_path / "smoke" / name).stat().st_size > 500
     assert "Sort" not in metrics and "m1@t3" in (tmp_path / "smoke/report.md").read_text()
+
+
+def test_a_server_can_be_evaluated_but_not_trained(tmp_path, monkeypatch):
+    content = tiny_recipe(Path("a-name-only-the-server-knows"), sampler={"engine": "server"})
+    with pytest.raises(UserError, match="sampler.engine is server and iterations is 1.*set iterations=0"):
+        run(tmp_path / "refused", dict(content))
+    monkeypatch.setattr(phases, "open_sampler", lambda *_, **__: ScriptedSampler(lambda *_: "10 20"))
+    metrics = run(tmp_path / "run", {**content, "iterations": 0})
+    assert metrics["before"]["m1_t1"].n == 10 and "after" not in metrics
+    assert (tmp_path / "run" / "report.html").is_file()
+
+
+def test_a_run_does_not_go_on_with_another_adapter(whole, tiny_model, tmp_path):
+    import shutil
+
+    adapter = tmp_path / "adapter"
+    shutil.copytree(whole / "models" / "1", adapter)
+    content = tiny_recipe(tiny_model, adapter=str(adapter), iterations=0)
+    run(tmp_path / "run", dict(content))
+    weights = load_file(adapter / "adapter_model.safetensors")
+    from safetensors.torch import save_file
+
+    save_file({name: tensor + 1 for name, tensor in weights.items()}, adapter / "adapter_model.safetensors")
+    with pytest.raises(UserError, match="adapter_fingerprint"):
+        run(tmp_path / "run", dict(content))

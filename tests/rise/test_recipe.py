@@ -23,6 +23,7 @@ from llmctl.runs.recipe import list_recipes, parse_recipe
         ({"weights": {"keep": "good"}}, "weights.keep is 'good' .str., but it should be 'all', 'better'"),
         ({"train": {"adapter": "dora"}}, "train.adapter is 'dora'"),
         ({"sampling": {"window": 0}}, "sampling.window is 0"),
+        ({"iterations": 0, "warm_start": {}}, "warm_start is given and iterations is 0"),
     ],
 )
 def test_a_mistake_is_one_line(content, match):

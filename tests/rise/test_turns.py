@@ -4,8 +4,9 @@ import math
 
 import pytest
 
-from llmctl.rise.turns import NOT_CORRECT, is_degenerate, judge, next_conversation
+from llmctl.rise.turns import is_degenerate, judge, next_conversation
 from llmctl.sampling import Completion
+from llmctl.tasks.base import INCORRECT
 
 from .helpers import TASK, attempt, problems
 
@@ -51,7 +52,7 @@ def test_a_retry_sentence_stands_in_for_the_feedback():
 def test_a_right_answer_is_told_what_a_wrong_one_is_told():
     found = judge(TASK, PROBLEM, Completion("it is a", (1, 2, 3), -0.5))
     assert (found.is_correct, found.reward, found.answer) == (True, 1.0, "a")
-    assert (found.message, found.tokens, found.logprob) == (NOT_CORRECT, 3, -0.5)
+    assert (found.message, found.tokens, found.logprob) == (INCORRECT, 3, -0.5)
 
 
 def test_the_problem_list_is_not_changed():
