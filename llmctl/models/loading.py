@@ -126,7 +126,7 @@ def load_tokenizer(name: str | Path, *, trust_remote_code: bool = False) -> PreT
 def attach_adapter(
     model: Any, adapter: str | Path, *, name: str = "default", is_trainable: bool = False
 ) -> Any:
-    """Put a saved PEFT adapter on a model.
+    """Put a saved PEFT adapter on a model, or one more on a model that has some already.
 
     Raises:
         UserError: The folder is no PEFT adapter, has no safetensors weights, or fits another model.
@@ -143,7 +143,10 @@ def attach_adapter(
         with quiet_libraries():
             from peft import PeftModel
 
-            return PeftModel.from_pretrained(model, folder, adapter_name=name, is_trainable=is_trainable)
+            if not isinstance(model, PeftModel):
+                return PeftModel.from_pretrained(model, folder, adapter_name=name, is_trainable=is_trainable)
+            model.load_adapter(str(folder), adapter_name=name, is_trainable=is_trainable)
+            return model
     except (RuntimeError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise UserError(f"adapter {adapter} does not fit the model ({_first_line(error)})") from error
 

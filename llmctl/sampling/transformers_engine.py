@@ -105,11 +105,7 @@ class TransformersSampler(Closing):
 
     def _add_adapter(self, folder: str) -> None:
         name = f"a{len(self._adapters)}"
-        if self._adapters:
-            self._model.load_adapter(folder, adapter_name=name)
-        else:
-            self._model = attach_adapter(self._model, folder, name=name)
-        self._model.eval()
+        self._model = attach_adapter(self._model, folder, name=name).eval()
         self._adapters[folder] = name
 
     def chat(
@@ -255,7 +251,7 @@ class TransformersSampler(Closing):
         The layout of a row is [common prefix, padding, rest]: the padding lies in the middle, so that
         the prefix stands at the same places in every row.
         """
-        shared = self._shared_prefix(batch, n)
+        shared = self._shared_prefix(batch)
         ids, mask = self._pad(batch, shared)
         if not self._can_share or (shared == 0 and n == 1):
             return ids.repeat_interleave(n, 0), mask.repeat_interleave(n, 0), None
@@ -270,14 +266,15 @@ class TransformersSampler(Closing):
             cache.batch_repeat_interleave(n)
         return ids.repeat_interleave(n, 0), mask.repeat_interleave(n, 0), cache
 
-    def _shared_prefix(self, batch: list[_Row], n: int) -> int:
+    def _shared_prefix(self, batch: list[_Row]) -> int:
         """Tokens that all rows begin with; at least one token of each row is left to compute."""
         if not self._can_share or len(batch) == 1:
             return 0
         first, last = min(row.ids for row in batch), max(row.ids for row in batch)
         limit = min(len(row.ids) for row in batch) - 1
-        shared = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), limit)
-        return shared if min(shared, limit) >= _MIN_SHARED and shared <= limit else 0
+        differ = (i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b)
+        shared = min(next(differ, limit), limit)
+        return shared if shared >= _MIN_SHARED else 0
 
     @property
     def _can_share(self) -> bool:
