@@ -15,6 +15,7 @@ from llmctl.rise.recipe import RiseRecipe
 from llmctl.rise.report import write_rise_report
 from llmctl.rise.work import FINISHED
 from llmctl.runs import Run
+from llmctl.runs.files import read_json
 from llmctl.training.result import read_result
 
 
@@ -92,6 +93,7 @@ def finish(run: Run, recipe: RiseRecipe) -> dict[str, Any]:
         metrics["gain"] = paired_gains(stages[first], stages[last], recipe.seed)
     metrics["iterations"] = {str(stage): found for stage, found in figures.items() if first < stage < last}
     metrics["collection"] = {str(i): collection_counts(run, i) for i in range(1, recipe.iterations + 1)}
+    metrics["rows"] = row_counts(run, recipe)
     metrics["seconds"], metrics["tokens"] = costs(run, recipe)
     run.write_metrics(metrics)
     write_rise_report(run, recipe, metrics, stages)
@@ -126,6 +128,12 @@ def collection_counts(run: Run, iteration: int) -> dict[str, Any]:
             counts["states without any response"] += state["improved"] is None
             counts["states"] += 1
     return dict(counts)
+
+
+def row_counts(run: Run, recipe: RiseRecipe) -> dict[str, Any]:
+    """Training rows of each iteration that has collected, by turn, source and reward."""
+    paths = {str(i): run.folder / f"data/iteration-{i}.counts.json" for i in range(1, recipe.iterations + 1)}
+    return {iteration: read_json(path) for iteration, path in paths.items() if path.is_file()}
 
 
 def costs(run: Run, recipe: RiseRecipe) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -36,7 +36,11 @@ def write_rise_report(
     flow = save_figure(draw_flows(metrics), run, "flows", "What became of the problems from turn to turn.")
     sections.append(Section("Turn by turn", [accuracy, flow, *turns]))
     if metrics["collection"] and any(metrics["collection"].values()):
-        sections.append(Section("Collection and training", [collection_table(metrics)]))
+        tables = [
+            count_table(metrics["collection"], "Attempts and improved responses."),
+            count_table(metrics["rows"], "Rows that were trained on, by turn, source and reward."),
+        ]
+        sections.append(Section("Collection and training", tables))
     sections.append(Section("Episodes", episodes(stages, recipe)))
     sections.append(Section("Cost", [cost_table(metrics)]))
     write_report(run, f"RISE: {recipe.task.name} with {recipe.model}", sections)
@@ -81,12 +85,11 @@ def turn_table(stage: str, turns: Sequence[Mapping[str, Any]]) -> Table:
     return Table(columns, rows, f"{stage.capitalize()}: problems by turn, without an oracle.")
 
 
-def collection_table(metrics: Mapping[str, Any]) -> Table:
-    """What each iteration collected."""
-    found = metrics["collection"]
+def count_table(found: Mapping[str, Mapping[str, int]], caption: str) -> Table:
+    """Counts of each iteration, side by side."""
     names = list(dict.fromkeys(name for counts in found.values() for name in counts))
     rows = [[name, *(counts.get(name, 0) for counts in found.values())] for name in names]
-    return Table(["count", *(f"iteration {i}" for i in found)], rows, "Attempts and improved responses.")
+    return Table(["count", *(f"iteration {i}" for i in found)], rows, caption)
 
 
 def cost_table(metrics: Mapping[str, Any]) -> Table:

@@ -14,6 +14,7 @@ def verdicts(recipe: RiseRecipe, metrics: Mapping[str, Any]) -> list[str]:
     e = recipe.evaluate
     last = metrics.get("after", metrics["before"])
     said = [_training(metrics)] if "after" in metrics else []
+    said += [_origin(iteration, counts) for iteration, counts in metrics["rows"].items()]
     said.append(_turns(last, f"m1@t{e.turns}", f"m{e.parallel}@t1", metrics))
     said.append(_oracle(last, f"p1@t{e.turns}", f"pass@{e.parallel}"))
     said.append(_breakage(last))
@@ -42,6 +43,22 @@ def _training(metrics: Mapping[str, Any]) -> str:
     if _is_below(gain):
         return f"Training lowered the accuracy of one sample: {_points(gain)}."
     return f"Training did not change the accuracy of one sample by more than chance: {_points(gain)}."
+
+
+def _origin(iteration: str, counts: Mapping[str, int]) -> str:
+    """Whose responses the model learned; what is not its own is no self-improvement."""
+    rows, own = counts["rows"], counts.get("from self", 0)
+    sources = [f"{own} of the model itself"]
+    for name in ("teacher", "reference"):
+        if (key := f"from {name}") in counts:
+            sources.append(f"{counts[key]} of the {name}")
+    told = f"Iteration {iteration} was trained on {rows} responses: {', '.join(sources)}."
+    if own * 2 < rows:
+        told += (
+            " So it learned mostly from others, and its gain may be what plain fine-tuning on their "
+            "responses gives too; that was not measured here."
+        )
+    return told
 
 
 def _turns(last: Mapping[str, Any], turns: str, parallel: str, metrics: Mapping[str, Any]) -> str:

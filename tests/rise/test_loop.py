@@ -127,6 +127,7 @@ def test_iterations_go_on_with_one_adapter_after_a_warm_start(tiny_model, tmp_pa
         assert one.keys() == other.keys()
         assert any(not one[key].equal(other[key]) for key in one)
     assert set(found["iterations"]) == {"1"} and set(found["collection"]) == {"1", "2"}
+    assert {i: counts["rows"] > 0 for i, counts in found["rows"].items()} == {"1": True, "2": True}
     assert {"train-warm", "train-1", "train-2", "evaluate-1", "collect-2"} <= set(found["seconds"])
     records = [json.loads(line) for line in (tmp_path / "run/journal/collect-2.jsonl").open()]
     first = [json.loads(line) for line in (tmp_path / "run/journal/collect-1.jsonl").open()]

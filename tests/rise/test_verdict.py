@@ -28,8 +28,8 @@ def stage(over=NONE, matched=NONE, oracle=NONE, errors=0):
     }
 
 
-def said(recipe=None, gain=None, **figures):
-    metrics = {"before": stage(**figures)}
+def said(recipe=None, gain=None, rows=None, **figures):
+    metrics = {"before": stage(**figures), "rows": rows or {}}
     if gain is not None:
         metrics |= {"after": stage(**figures), "gain": {"m1_t1": gain}}
     return " ".join(verdicts(recipe or RiseRecipe(), metrics))
@@ -101,3 +101,11 @@ def test_one_problem_gives_no_interval_and_no_claim():
     lone = Estimate(1.0, None, None, 1)
     text = said(over=lone, matched=lone, oracle=lone, gain=lone)
     assert "(no interval)" in text and "more than voting" not in text and "raised" not in text
+
+
+def test_rows_that_others_wrote_are_not_taken_for_self_improvement():
+    text = said(rows={"1": {"rows": 100, "from self": 20, "from reference": 70, "from teacher": 10}})
+    assert "100 responses: 20 of the model itself, 10 of the teacher, 70 of the reference." in text
+    assert "learned mostly from others" in text
+    text = said(rows={"1": {"rows": 100, "from self": 100}})
+    assert "100 responses: 100 of the model itself." in text and "others" not in text
