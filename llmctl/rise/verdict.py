@@ -56,7 +56,7 @@ def _origin(iteration: str, counts: Mapping[str, int]) -> str:
     if own * 2 < rows:
         told += (
             " So it learned mostly from others, and its gain may be what plain fine-tuning on their "
-            "responses gives too; that was not measured here."
+            "responses gives too: compare with a run of that (collect.turns=1, collect.improve=[reference])."
         )
     return told
 
