@@ -51,7 +51,8 @@ def load(
         quantization: "none", "nf4" (4 bit, double quantization, as QLoRA) or "int8"; through bitsandbytes.
         adapter: A folder with a PEFT adapter, put on top.
         trust_remote_code: Run model code that comes with the weights. Off unless the user asks.
-        **model_options: Passed to `AutoModelForCausalLM.from_pretrained` (`attn_implementation`, say).
+        **model_options: Passed to `AutoModelForCausalLM.from_pretrained` (`attn_implementation`, say; with
+            `device_map` the model is spread over devices as accelerate decides).
 
     Raises:
         UserError: No such model or adapter, no safetensors weights, an unknown dtype, device or
@@ -195,7 +196,7 @@ def _load_weights(
             f"{folder} lacks {len(found['missing_keys'])} weights of its model, "
             f"{min(found['missing_keys'])} among them: fetch or save the model again"
         )
-    return model if quantization != "none" else _place(model, device)
+    return model if "device_map" in options else _place(model, device)
 
 
 def _place(model: Any, device: torch.device) -> Any:

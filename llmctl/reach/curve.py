@@ -24,7 +24,7 @@ class Pair:
     state: str  # pairs with the same state are one cluster
     k: int | None  # length of the witness, 0 where the state suffices; None: not reached
     method: str  # that found it
-    base_loss: float  # nats
+    base_loss: float | None  # nats; None where the model gave NaN
     base_rank: int | None = None
     loss: float | None = None
     forwards: int = 0
@@ -130,7 +130,10 @@ def summarize(
         "verdicts": dict(Counter(pair.verdict for pair in pairs)),
         "solved_by": dict(Counter(pair.method for pair in solved)),
         "rank_correlation": {
-            "base_loss_k": _correlation(controlled, [pair.base_loss for pair in controlled]),
+            "base_loss_k": _correlation(
+                [p for p in controlled if p.base_loss is not None],
+                [p.base_loss for p in controlled if p.base_loss is not None],
+            ),
             "base_rank_k": _correlation(
                 [p for p in controlled if p.base_rank is not None],
                 [float(p.base_rank) for p in controlled if p.base_rank is not None],

@@ -6,7 +6,7 @@ model then emits, and choose the next by push (away from what is reached) or pul
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,7 +17,7 @@ from llmctl.errors import UserError
 from llmctl.reach.extension import lengthen
 from llmctl.reach.filters import decode
 from llmctl.reach.problem import Problem
-from llmctl.reach.scan import ScanResult, StateScan
+from llmctl.reach.scan import ScanChunk, ScanResult, StateScan
 from llmctl.reach.scoring import Meter
 
 if TYPE_CHECKING:
@@ -118,6 +118,9 @@ def explore(
     problem: Problem,
     k: int = 1,
     exploration: Exploration | None = None,
+    *,
+    done: Sequence[ScanChunk] = (),
+    keep: Callable[[ScanChunk], None] | None = None,
 ) -> Iterator[Growth | ReachableSet]:
     """Scan k = 1 whole, then explore longer controls.
 
@@ -127,6 +130,8 @@ def explore(
         problem: State, position and what a control may hold; its target is not read.
         k: The longest control.
         exploration: How to go beyond one token.
+        done: Chunks of the scan that an earlier call has given to `keep`, the first ones.
+        keep: Called with every new chunk of the scan.
 
     Yields:
         The growth so far, then the set.
@@ -142,7 +147,7 @@ def explore(
     scan = StateScan(model, tokenizer, problem, meter=meter, max_k=k)
     frontier = _Frontier(scan, settings, k)
     chunks = []
-    for chunk in scan.chunks():
+    for chunk in _chain(scan, done, keep):
         chunks.append(chunk)
         frontier.grow(set(chunk.emitted) - {-1})
         yield frontier.growth[-1]
@@ -151,6 +156,19 @@ def explore(
         frontier.seed_pool()
         yield from frontier.run()
     yield frontier.result(tokenizer)
+
+
+def _chain(
+    scan: StateScan, done: Sequence[ScanChunk], keep: Callable[[ScanChunk], None] | None
+) -> Iterator[ScanChunk]:
+    """The chunks that are there, counted as if they had just been made, then the rest."""
+    for chunk in done:
+        scan.scorer.meter.add(chunk.forwards, chunk.forward_tokens)
+        yield chunk
+    for chunk in scan.chunks(sum(len(chunk.emitted) for chunk in done)):
+        if keep is not None:
+            keep(chunk)
+        yield chunk
 
 
 class _Frontier:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -22,8 +23,8 @@ class Step:
     forward_tokens: int  # tokens that went through the model since the start
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON object."""
-        return asdict(self) | {"control_ids": list(self.control_ids)}
+        """A JSON object; a loss that is not a number becomes null."""
+        return {name: _to_json(value) for name, value in asdict(self).items()}
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class Result:
     certified_k: int | None = None  # no allowed control of at most this many tokens reaches the target
     state_ids: tuple[int, ...] = ()
     target_ids: tuple[int, ...] = ()
+    state_text: str = ""
     target_text: str = ""
     position: str = "before"
     schedule: str = ""
@@ -65,9 +67,8 @@ class Result:
         return self.verdict == "reached"
 
     def to_dict(self, *, with_path: bool = True) -> dict[str, Any]:
-        """A JSON object; `path` holds the steps of the search."""
-        entry = {key: list(value) if isinstance(value, tuple) else value for key, value in vars(self).items()}
-        entry.pop("path")
+        """A JSON object; `path` holds the steps of the search, and a loss that is not a number is null."""
+        entry = {key: _to_json(value) for key, value in vars(self).items() if key != "path"}
         if with_path:
             entry["path"] = [step.to_dict() for step in self.path]
         return entry
@@ -75,11 +76,21 @@ class Result:
     @classmethod
     def from_dict(cls, entry: Mapping[str, Any]) -> Result:
         """Read back what `to_dict` wrote."""
-        fields: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()
-        }
-        steps = (
-            Step(**(step | {"control_ids": tuple(step["control_ids"])})) for step in entry.get("path", ())
+        fields: dict[str, Any] = {key: _from_json(key, value) for key, value in entry.items()}
+        fields["path"] = tuple(
+            Step(**{key: _from_json(key, value) for key, value in step.items()})
+            for step in entry.get("path", ())
         )
-        fields["path"] = tuple(steps)
         return cls(**fields)
+
+
+def _to_json(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _from_json(key: str, value: Any) -> Any:
+    if value is None and key in ("base_loss", "loss"):
+        return math.nan
+    return tuple(value) if isinstance(value, list) else value

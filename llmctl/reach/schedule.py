@@ -83,3 +83,19 @@ def default(
         candidates = 16 if k == 1 else 12
         phases.append(Phase("gcg", k, candidates=candidates, steps=max(round(steps), 1), top_k=64))
     return Schedule("default", tuple(phases), certify=certify, seed=seed)
+
+
+def matched_random(max_k: int, tokens: int, length: int, *, seed: int = 0) -> Schedule:
+    """Random controls for a given number of tokens through the model, spread evenly over k.
+
+    The honest baseline of another search at the same cost.
+
+    Args:
+        max_k: The longest control.
+        tokens: Forward tokens to spend.
+        length: Tokens of a prompt with its target and without a control.
+        seed: Of the draw.
+    """
+    counts = {k: tokens // max_k // (length + k) for k in range(1, max_k + 1)}
+    phases = [Phase("random", k, candidates=count) for k, count in counts.items() if count]
+    return Schedule("random", tuple(phases), shorten=False, seed=seed)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
@@ -18,7 +19,7 @@ from llmctl.reach.greedy import run_greedy
 from llmctl.reach.problem import Layout, Problem, lay_out
 from llmctl.reach.random_search import run_random
 from llmctl.reach.result import Result, Step, Verdict
-from llmctl.reach.scan import StateScan
+from llmctl.reach.scan import ScanResult, StateScan
 from llmctl.reach.scoring import Meter, NotFiniteError, Scorer, check_model, context_of, vocabulary_of
 from llmctl.reach.search import Best, Search
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 _RUN = {"scan": run_greedy, "greedy": run_greedy, "gcg": run_gcg, "beam": run_beam, "random": run_random}
 DEFAULT_MAX_K = 4
+Plan = Schedule | Callable[[float], Schedule]  # what to run, or how to plan it from the base loss
 
 
 @overload
@@ -34,7 +36,7 @@ def solve(
     model: Any,
     tokenizer: PreTrainedTokenizerBase,
     problem: Problem,
-    schedule: Schedule | None = ...,
+    schedule: Plan | None = ...,
     max_k: int | None = ...,
     events: Literal[False] = ...,
 ) -> Result: ...
@@ -43,7 +45,7 @@ def solve(
     model: Any,
     tokenizer: PreTrainedTokenizerBase,
     problem: Problem,
-    schedule: Schedule | None = ...,
+    schedule: Plan | None = ...,
     max_k: int | None = ...,
     *,
     events: Literal[True],
@@ -52,7 +54,7 @@ def solve(
     model: Any,
     tokenizer: PreTrainedTokenizerBase,
     problem: Problem,
-    schedule: Schedule | None = None,
+    schedule: Plan | None = None,
     max_k: int | None = None,
     events: bool = False,
 ) -> Result | Iterator[Step | Result]:
@@ -62,7 +64,8 @@ def solve(
         model: A decoder-only model of transformers in evaluation mode.
         tokenizer: Of that model.
         problem: State, target, position, and what a control may hold.
-        schedule: The phases to run; None plans them from the base loss.
+        schedule: The phases to run, or a function that plans them from the base loss in nats; None is
+            llmctl's own plan.
         max_k: The longest control; None is 4, or what the schedule holds.
         events: Return an iterator over the steps, with the result as its last item.
 
@@ -88,8 +91,11 @@ def solve_state(
     tokenizer: PreTrainedTokenizerBase,
     problem: Problem,
     targets: Sequence[int],
-    schedule: Schedule | None = None,
+    schedule: Plan | None = None,
     max_k: int | None = None,
+    *,
+    scan: ScanResult | None = None,
+    start: int = 0,
 ) -> Iterator[Result]:
     """Solve several one-token targets of one state; they share one exhaustive scan at k = 1.
 
@@ -103,28 +109,30 @@ def solve_state(
         targets: Token ids.
         schedule: As in `solve`; its phases at k = 1 are not run.
         max_k: As in `solve`.
+        scan: The finished scan of this state for these targets; None scans now.
+        start: Begin with this target, where the ones before it have been answered.
 
     Yields:
-        A result for each target, in order.
+        A result for each target from `start` on, in order.
 
     Raises:
         UserError: As `solve`.
     """
     longest = _longest(schedule, max_k)
-    meter = Meter()
-    scan = StateScan(model, tokenizer, problem, targets, meter=meter)
-    found = scan.finish(scan.chunks())
-    witnesses = found.reachable()
-    for column, target in enumerate(targets):
-        asked = dataclasses.replace(problem, target=[target])
+    if scan is None:
+        fresh = StateScan(model, tokenizer, problem, targets)
+        scan = fresh.finish(fresh.chunks())
+    witnesses = scan.reachable()
+    for column in range(start, len(targets)):
+        meter = Meter(scan.forwards, scan.forward_tokens) if column == 0 else Meter()
+        asked = dataclasses.replace(problem, target=[targets[column]])
         search = start_search(model, tokenizer, asked, longest, meter=meter)
-        control = witnesses.get(target) or (found.best_control[column],)
+        control = witnesses.get(targets[column]) or (scan.best_control[column],)
         run = _Run(model, tokenizer, asked, schedule, max_k, search)
         run.know(torch.tensor(control))
         *_, result = run.events()
         if isinstance(result, Result):
             yield result
-        meter.forwards = meter.forward_tokens = meter.backward_tokens = 0
 
 
 class _Run:
@@ -135,12 +143,13 @@ class _Run:
         model: Any,
         tokenizer: PreTrainedTokenizerBase,
         problem: Problem,
-        schedule: Schedule | None,
+        schedule: Plan | None,
         max_k: int | None,
         search: Search | None = None,
     ) -> None:
         self.max_k = _longest(schedule, max_k)
-        self.schedule = schedule
+        self.plan = schedule
+        self.schedule = schedule if isinstance(schedule, Schedule) else None  # None: not planned yet
         self.problem = problem
         self.tokenizer = tokenizer
         self.search = search or start_search(model, tokenizer, problem, self.max_k)
@@ -167,7 +176,8 @@ class _Run:
         yield self._base()
         if search.is_solved(0):
             return
-        planned = self.schedule or schedules.default(self.max_k, self.base_loss)
+        plan = self.plan or partial(schedules.default, self.max_k)
+        planned = plan if isinstance(plan, Schedule) else plan(self.base_loss)
         self.schedule = planned
         search.generator.manual_seed(planned.seed)
         yield from self._take_over()
@@ -244,6 +254,7 @@ class _Run:
             certified_k=certified,
             state_ids=self.layout.state_ids,
             target_ids=self.layout.target_ids,
+            state_text=decode(self.layout.state_ids, self.tokenizer),
             target_text=decode(self.layout.target_ids, self.tokenizer),
             position=self.layout.position,
             schedule=self.schedule.name if self.schedule is not None else "default",
@@ -281,9 +292,9 @@ def start_search(
     return Search(Scorer(model, layout, meter=meter), pool)
 
 
-def _longest(schedule: Schedule | None, max_k: int | None) -> int:
+def _longest(schedule: Plan | None, max_k: int | None) -> int:
     if max_k is None:
-        max_k = schedule.max_k if schedule is not None else DEFAULT_MAX_K
+        max_k = schedule.max_k if isinstance(schedule, Schedule) else DEFAULT_MAX_K
     if max_k < 1:
         raise UserError(f"k is {max_k}, but a control needs at least 1 token: give k >= 1")
     return max_k

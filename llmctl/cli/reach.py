@@ -1,0 +1,268 @@
+"""`llmctl reach`: which outputs can a prompt of at most k tokens force, and with which prompt?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from llmctl.cli import reach_curve
+from llmctl.cli.options import JsonOption
+from llmctl.cli.reach_options import (
+    AdapterOption,
+    ControlsOption,
+    DeviceOption,
+    DictionaryOption,
+    DtypeOption,
+    ForbidOption,
+    ModelOption,
+    PositionOption,
+    QuantizationOption,
+    RoundtripOption,
+    SampleOption,
+    SeedOption,
+    StateIdsOption,
+    StateOption,
+    TrustOption,
+    make_problem,
+    open_model,
+)
+
+if TYPE_CHECKING:
+    from llmctl.reach.result import Result
+    from llmctl.reach.solver import Plan
+
+app = typer.Typer(no_args_is_help=True, help="Reach: which outputs can a short control prompt force?")
+app.command("curve", help=reach_curve.CURVE_HELP)(reach_curve.curve)
+app.command("merge", help=reach_curve.MERGE_HELP)(reach_curve.merge)
+app.command("import", help=reach_curve.IMPORT_HELP)(reach_curve.import_published)
+app.command("compare", help=reach_curve.COMPARE_HELP)(reach_curve.compare)
+
+
+@app.command(help="The shortest control prompt that makes a model emit a target, and the path to it.")
+def solve(
+    target: Annotated[str, typer.Option(help='What should be emitted; mind the space: " Paris".')] = "",
+    state: StateOption = "",
+    target_ids: Annotated[str, typer.Option(help='Token ids in place of a text, e.g. "260 1842".')] = "",
+    state_ids: StateIdsOption = "",
+    k: Annotated[int, typer.Option("--k", help="Control tokens at most.")] = 4,
+    method: Annotated[
+        str, typer.Option(help="default, published, scan, greedy, gcg, beam or random.")
+    ] = "default",
+    effort: Annotated[float, typer.Option(help="Multiplies the steps of the default method.")] = 1.0,
+    certify: Annotated[
+        bool, typer.Option("--certify", help="With --k 1: try every token, to say unreachable for sure.")
+    ] = False,
+    model: ModelOption = "smollm2-135m",
+    adapter: AdapterOption = None,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
+    quantization: QuantizationOption = "none",
+    trust_remote_code: TrustOption = False,
+    position: PositionOption = "before",
+    controls: ControlsOption = "any",
+    dictionary: DictionaryOption = None,
+    forbid: ForbidOption = None,
+    sample_controls: SampleOption = 0,
+    must_roundtrip: RoundtripOption = False,
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """One problem, with its whole path."""
+    plan = _plan(method, k, effort, certify, seed)
+    loaded = open_model(model, adapter, device, dtype, quantization, trust_remote_code)
+    problem = make_problem(
+        loaded,
+        (state, state_ids),
+        (target, target_ids),
+        position=position,
+        controls=controls,
+        dictionary=dictionary,
+        forbid=forbid,
+        sample=sample_controls,
+        must_roundtrip=must_roundtrip,
+        seed=seed,
+    )
+    result = _search(loaded, problem, plan, k, quiet=as_json)
+    if as_json:
+        from llmctl.cli.output import print_json
+
+        print_json(result.to_dict())
+    else:
+        _print_result(result, loaded.tokenizer)
+    if result.error:
+        raise typer.Exit(1)
+
+
+def _plan(method: str, k: int, effort: float, certify: bool, seed: int) -> Plan:
+    """The schedule that the options ask for."""
+    from llmctl.errors import UserError
+    from llmctl.reach import schedule as schedules
+    from llmctl.reach.config import Phase, Schedule
+    from llmctl.reach.curve_recipe import SearchSettings
+    from llmctl.reach.curve_search import search_plan
+
+    if k < 1:
+        raise UserError(f"--k is {k}, but a control needs at least 1 token: give --k 1 or more")
+    if not effort > 0:
+        raise UserError(f"--effort is {effort}, but it must be above 0")
+    if certify and k != 1:
+        raise UserError(f"--certify is given and --k is {k}, but only k = 1 can be exhausted: give --k 1")
+    if method == "scan":
+        if k != 1:
+            raise UserError(f"--method scan exhausts k = 1, but --k is {k}: give --k 1, or use greedy")
+        return Schedule("scan", (Phase("scan", 1),), seed=seed)
+    if method == "published":
+        ks = tuple(length for length in (1, 2, 3, 4, 6, 8, 10) if length <= k)
+        return schedules.published(tuple(i for i in ks if i <= 3), tuple(i for i in ks if i > 3), seed=seed)
+    known = ("default", "greedy", "gcg", "beam", "random")
+    if method not in known:
+        raise UserError(
+            f"--method is {method!r}, but it must be one of {', '.join(known)}, published or scan"
+        )
+    settings = SearchSettings(schedule=method, max_k=k, effort=effort, seed=seed)  # type: ignore[arg-type]
+    return search_plan(settings, certify=certify)
+
+
+def _search(loaded: Any, problem: Any, plan: Plan, k: int, *, quiet: bool) -> Result:
+    """Solve with a line of progress for every step."""
+    from llmctl.reach import solve as run
+    from llmctl.reach.result import Result
+    from llmctl.runs import progress
+
+    events = run(loaded.model, loaded.tokenizer, problem, plan, k, events=True)
+    with progress(None, "solve", "forward tokens", quiet=quiet) as bar:
+        for event in events:
+            if isinstance(event, Result):
+                return event
+            bar.advance(
+                event.forward_tokens - bar.done, note=f"{event.method} k={event.k} loss {event.loss:.2f}"
+            )
+    raise RuntimeError("the search ended without a result")
+
+
+def _print_result(result: Result, tokenizer: Any) -> None:
+    """The path, the verdict in a sentence, and what to know about it."""
+    from llmctl.cli.output import print_table, print_text
+    from llmctl.reach.describe import notes, path_table, verdict
+
+    print_table(path_table(result, tokenizer))
+    print_text(verdict(result))
+    for note in notes(result, tokenizer):
+        print_text(f"- {note}")
+
+
+@app.command("set", help="The reachable set of a state: exact for k = 1, a growing lower bound beyond.")
+def reachable(
+    state: StateOption = "",
+    state_ids: StateIdsOption = "",
+    k: Annotated[int, typer.Option("--k", help="Control tokens at most.")] = 1,
+    forwards: Annotated[int, typer.Option(help="Controls scored beyond k = 1.")] = 4096,
+    strategy: Annotated[
+        str, typer.Option(help="Which controls to lengthen: push, pull, alternate or random.")
+    ] = "alternate",
+    top: Annotated[int, typer.Option(help="Reached tokens to print; --json has them all.")] = 20,
+    folder: Annotated[
+        Path | None,
+        typer.Option("--run", metavar="DIR", help="Keep the set, its figures and a report; resumes."),
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start the run's folder over.")] = False,
+    model: ModelOption = "smollm2-135m",
+    adapter: AdapterOption = None,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
+    quantization: QuantizationOption = "none",
+    trust_remote_code: TrustOption = False,
+    position: PositionOption = "before",
+    controls: ControlsOption = "any",
+    dictionary: DictionaryOption = None,
+    forbid: ForbidOption = None,
+    sample_controls: SampleOption = 0,
+    must_roundtrip: RoundtripOption = False,
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Every token that some control makes the model emit, each with a witness."""
+    from llmctl.cli.output import print_json, print_table, print_text
+    from llmctl.reach.describe import set_sentence, set_table
+    from llmctl.reach.set_run import SetRecipe, find_set
+    from llmctl.runs.recipe import parse_recipe
+
+    content = {
+        "model": model,
+        "adapter": adapter,
+        "load": {
+            "device": device,
+            "dtype": dtype,
+            "quantization": quantization,
+            "trust_remote_code": trust_remote_code,
+        },
+        "state": state,
+        "state_ids": _ids_or_none(state_ids, "--state-ids"),
+        "k": k,
+        "exploration": {"forwards": forwards, "strategy": strategy},
+        "controls": {
+            "position": position,
+            "tokens": controls,
+            "dictionary": dictionary,
+            "forbidden": tuple(forbid or ()),
+            "sample": sample_controls,
+            "must_roundtrip": must_roundtrip,
+        },
+        "seed": seed,
+    }
+    recipe = parse_recipe(SetRecipe, content, "the options")
+    found = find_set(recipe, folder, fresh=fresh, quiet=as_json)
+    if as_json:
+        print_json(found)
+        return
+    print_table(set_table(found, top))
+    print_text(set_sentence(found))
+    if folder is not None:
+        print_text(f"report: {folder / 'report.html'}")
+
+
+@app.command(help="The self-attention bound of each head: the least k that it does not rule out.")
+def bound(
+    state: StateOption = "",
+    state_ids: StateIdsOption = "",
+    relative: Annotated[
+        float,
+        typer.Option(help="Desired part orthogonal to a head's output, as a multiple of that output's norm."),
+    ] = 1.0,
+    top: Annotated[int, typer.Option(help="Heads to print, the hardest first; --json has them all.")] = 12,
+    out: Annotated[Path | None, typer.Option(help="Write a heat map here (PNG).")] = None,
+    model: ModelOption = "smollm2-135m",
+    adapter: AdapterOption = None,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
+    trust_remote_code: TrustOption = False,
+    position: PositionOption = "before",
+    as_json: JsonOption = False,
+) -> None:
+    """One head on the state's own representations; nothing is said of the whole model."""
+    from llmctl.cli.output import print_json, print_table, print_text
+    from llmctl.reach import attention_bound
+    from llmctl.reach.describe import bound_sentence, bound_table
+
+    loaded = open_model(model, adapter, device, dtype, "none", trust_remote_code)
+    problem = make_problem(loaded, (state, state_ids), None, position=position)
+    report = attention_bound(loaded.model, loaded.tokenizer, problem, relative=relative).to_dict()
+    if out is not None:
+        from llmctl.reach.figures import draw_bound
+        from llmctl.runs.files import disk_errors_as_user_errors
+
+        with disk_errors_as_user_errors(f"write {out}"):
+            draw_bound(report).savefig(out)
+    if as_json:
+        print_json(report)
+        return
+    print_table(bound_table(report, top))
+    print_text(bound_sentence(report))
+
+
+def _ids_or_none(text: str, name: str) -> tuple[int, ...] | None:
+    from llmctl.reach.asked import read_ids
+
+    return read_ids(text, name) if text else None

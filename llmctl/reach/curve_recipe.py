@@ -1,0 +1,199 @@
+"""The recipe of a k-epsilon curve: which states, which targets, which controls, which search."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from llmctl.reach.problem import Position
+from llmctl.runs import Recipe
+
+
+class LoadSettings(Recipe):
+    """How the model is loaded."""
+
+    device: str = "auto"
+    """"auto", "cpu", "cuda", ..."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Of the weights; auto is float32 on a CPU, bfloat16 on a GPU that has it."""
+    quantization: Literal["none", "nf4", "int8"] = "none"
+    """Through bitsandbytes."""
+    trust_remote_code: bool = False
+    """Run model code that comes with the weights."""
+    device_map: str | None = None
+    """Accelerate's placement over several GPUs, e.g. "auto"."""
+
+    def options(self) -> dict[str, Any]:
+        """As `llmctl.models.load` takes them."""
+        options = self.model_dump(exclude={"device_map"})
+        return options if self.device_map is None else {**options, "device_map": self.device_map}
+
+
+class StateSettings(Recipe):
+    """Where the states come from."""
+
+    path: Path | None = None
+    """JSONL (a state and what follows it, a line), or a text file that excerpts are cut from. null: a
+    passage that comes with llmctl."""
+    pairs: Path | None = None
+    """Instead: pairs.jsonl of another curve, whose states and targets are taken over as they are."""
+    state_key: str = "state"
+    """Key of the state in a JSONL file."""
+    next_key: str = "next"
+    """Key of the text that follows it; needed for targets "next"."""
+    count: int = Field(default=40, ge=0)
+    """States, drawn at random by the seed; 0 takes all."""
+    lengths: tuple[int, ...] = (8, 10, 16, 22, 32)
+    """Tokens of an excerpt, in turn, where they are cut from a text."""
+    seed: int = Field(default=0, ge=0)
+    """Of the draw."""
+
+
+class TargetSettings(Recipe):
+    """Which outputs are asked for at each state."""
+
+    draw: Literal["next", "top", "vocabulary", "ranks"] = "next"
+    """The true next token; the most likely ones; tokens drawn uniformly from the vocabulary; or one from
+    each of `count` equal bands of base ranks."""
+    count: int = Field(default=75, ge=1)
+    """Targets a state; "next" always has one."""
+    tokens: int = Field(default=1, ge=1)
+    """Tokens of a true continuation (draw "next")."""
+    seed: int = Field(default=0, ge=0)
+    """Of what is drawn."""
+
+
+class ControlSettings(Recipe):
+    """What a control may be, and where it stands."""
+
+    position: Position = "before"
+    """See `llmctl.reach.Problem`; "template" is for single problems."""
+    tokens: Literal["any", "printable", "words"] = "any"
+    """Any token, printable text only, or dictionary words only."""
+    dictionary: Path | None = None
+    """A file of words, one a line, for tokens "words"."""
+    forbidden: tuple[int | str, ...] = ()
+    """Token ids, or texts whose tokens no control may hold."""
+    sample: int = Field(default=0, ge=0)
+    """Controls hold only that many tokens of those allowed, drawn by the search's seed; 0 is no limit."""
+    must_roundtrip: bool = False
+    """Only controls whose prompt survives decoding and encoding."""
+
+
+class SearchSettings(Recipe):
+    """How controls are looked for."""
+
+    schedule: Literal["default", "published", "greedy", "gcg", "beam", "random"] = "default"
+    """llmctl's, the paper's, or one method at every k."""
+    max_k: int = Field(default=4, ge=1)
+    """The longest control."""
+    effort: float = Field(default=1.0, gt=0)
+    """Multiplies the steps of the default schedule."""
+    candidates: int = Field(default=128, ge=1)
+    """Controls a step (greedy, gcg, beam, random; GCG of the published schedule)."""
+    steps: int = Field(default=8, ge=1)
+    """Steps at each k (gcg, random; GCG of the published schedule)."""
+    ks_greedy: tuple[int, ...] = (1, 2, 3)
+    """Control lengths of greedy back-generation in the published schedule."""
+    ks_gcg: tuple[int, ...] = (4, 6, 8, 10)
+    """Control lengths of GCG in the published schedule."""
+    share_scan: bool = False
+    """Scan all allowed tokens once for each state, and answer k = 1 for all its targets from that."""
+    at_once: int = Field(default=1, ge=1)
+    """Problems searched in lockstep and scored in one batch; for GPUs. No effect with share_scan."""
+    seed: int = Field(default=0, ge=0)
+    """Of everything that a search draws."""
+
+
+class ShardSettings(Recipe):
+    """A part of a curve: every `of`-th state, from `index`."""
+
+    index: int = Field(default=0, ge=0)
+    """Which shard, from 0."""
+    of: int = Field(default=1, ge=1)
+    """How many shards there are."""
+
+    @model_validator(mode="after")
+    def _index_is_inside(self) -> ShardSettings:
+        if self.index >= self.of:
+            raise ValueError(
+                f"index is {self.index} and of is {self.of}, but shards count from 0: "
+                f"give an index of at most {self.of - 1}"
+            )
+        return self
+
+
+class CurveSettings(Recipe):
+    """A curve, whatever the model."""
+
+    load: LoadSettings = LoadSettings()
+    """Device, dtype, quantization."""
+    states: StateSettings = StateSettings()
+    """Which states."""
+    targets: TargetSettings = TargetSettings()
+    """Which outputs."""
+    controls: ControlSettings = ControlSettings()
+    """What a control may be."""
+    search: SearchSettings = SearchSettings()
+    """How it is looked for."""
+    baseline: Literal["random", "none"] = "random"
+    """Random controls with as many tokens through the model as the search spent on the same pair."""
+    recheck: tuple[Literal["float32", "bfloat16", "float16", "vllm"], ...] = ()
+    """Where witnesses are asked again: in another dtype, or on vLLM."""
+    keep_paths: bool = False
+    """Keep every step of every search in pairs.jsonl."""
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> CurveSettings:
+        if self.controls.position == "template":
+            raise ValueError(
+                'controls.position is "template", but a curve\'s states are plain texts: '
+                "take a slot such as user_start, or solve single problems"
+            )
+        if self.states.pairs is not None and self.states.path is not None:
+            raise ValueError(
+                "states.path and states.pairs are both given, but states come from one place: drop one"
+            )
+        if self.search.share_scan and self.targets.draw == "next" and self.targets.tokens > 1:
+            raise ValueError(
+                f"search.share_scan is on and targets.tokens is {self.targets.tokens}, but a shared scan "
+                "answers targets of one token: set targets.tokens=1 or share_scan=false"
+            )
+        if self.controls.dictionary is not None and self.controls.tokens != "words":
+            raise ValueError(
+                f"controls.dictionary is given and controls.tokens is {self.controls.tokens}: "
+                "set controls.tokens=words"
+            )
+        return self
+
+    @property
+    def max_k(self) -> int:
+        """The longest control that the search tries."""
+        if self.search.schedule == "published":
+            return max((*self.search.ks_greedy, *self.search.ks_gcg), default=1)
+        return self.search.max_k
+
+    @property
+    def ks(self) -> list[int]:
+        """The control lengths at which epsilon is reported."""
+        if self.search.schedule == "published":
+            return sorted({0, *self.search.ks_greedy, *self.search.ks_gcg})
+        return list(range(self.search.max_k + 1))
+
+
+class CurveRecipe(CurveSettings):
+    """The curve of one model."""
+
+    kind: ClassVar[str] = "reach-curve"
+    free_keys: ClassVar[tuple[str, ...]] = ("beside",)
+
+    model: str = "smollm2-135m"
+    """Alias, folder or Hub name."""
+    adapter: Path | None = None
+    """A PEFT adapter on top."""
+    beside: tuple[str, ...] = ()
+    """Curves to draw beside: published ones by name, CSV files of Magic Words, folders of other runs."""
+    shard: ShardSettings = ShardSettings()
+    """Which part of the curve; `llmctl reach merge` puts parts together."""
