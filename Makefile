@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help install rise-train rise-smoke test test-quick test-gpu check style bench clean
+.PHONY: help install rise-train rise-smoke reach-demo test test-quick test-gpu check style bench clean
 
 help: ## List every target
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,6 +20,10 @@ rise-train: $(VENV)/.installed ## Run the main job: the default RISE recipe on t
 
 rise-smoke: $(VENV)/.installed ## The same loop in about a minute
 	$(BIN)/llmctl rise run rise/smoke
+
+reach-demo: $(VENV)/.installed ## Draw a first k-epsilon curve and a reachable set
+	$(BIN)/llmctl reach curve reach/demo
+	$(BIN)/llmctl reach set --state "The old lighthouse keeper" --sample-controls 4096 --run runs/reach/set
 
 test: $(VENV)/.tested ## Install what tests need, and run them all but the GPU ones
 	$(BIN)/python -m pytest -m "not gpu"

@@ -14,6 +14,7 @@ from llmctl.errors import UserError
 from llmctl.models.description import describe, fingerprint
 from llmctl.models.loading import load
 from llmctl.reach.curve_metrics import curve_metrics
+from llmctl.reach.curve_recheck import recheck_curve, recheck_marks
 from llmctl.reach.curve_recipe import CurveRecipe
 from llmctl.reach.curve_report import write_curve_report
 from llmctl.reach.curve_search import plan_pairs, problem_at, problem_template, search_plan
@@ -47,12 +48,10 @@ def run_curve(run: Run, recipe: CurveRecipe, *, quiet: bool = False) -> dict[str
         UserError: Model, states or targets can not be used.
     """
     pin_weights(run, recipe)
-    searcher = CurveSearcher(run, recipe, quiet)
-    searcher.run_all()
+    CurveSearcher(run, recipe, quiet).run_all()
     if recipe.recheck:
-        from llmctl.reach.curve_recheck import recheck_curve
-
-        recheck_curve(run, recipe, quiet=quiet)
+        results = [Result.from_dict(_plain(pair)) for pair in read_pairs(run, PAIRS)]
+        recheck_curve(run, recipe, results, quiet=quiet)
     return finish_curve(run, recipe)
 
 
@@ -65,7 +64,11 @@ def pin_weights(run: Run, recipe: CurveRecipe) -> None:
 
 def finish_curve(run: Run, recipe: CurveRecipe) -> dict[str, Any]:
     """Write `pairs.jsonl`, `metrics.json` and the report from the journals."""
-    pairs = read_pairs(run, PAIRS)
+    marks = recheck_marks(run) if recipe.recheck else {}
+    pairs = [
+        {**pair, "rechecks": marks[pair["id"]]} if pair["id"] in marks else pair
+        for pair in read_pairs(run, PAIRS)
+    ]
     baseline = read_pairs(run, BASELINE) if recipe.baseline == "random" else []
     run.write_text("pairs.jsonl", "".join(f"{to_json(pair)}\n" for pair in pairs))
     seconds = sum(line["seconds"] for line in run.journal(TIMING))
@@ -79,6 +82,11 @@ def read_pairs(run: Run, name: str) -> list[dict[str, Any]]:
     """The records of a journal of pairs, in the order of the plan."""
     found = [{k: v for k, v in line.items() if k != "key"} for line in run.journal(name)]
     return sorted(found, key=lambda pair: tuple(map(int, pair["id"].split("/"))))
+
+
+def _plain(pair: Mapping[str, Any]) -> dict[str, Any]:
+    """A pair without what only a curve's record has."""
+    return {key: value for key, value in pair.items() if key not in ("control_tokens", "rechecks")}
 
 
 class CurveSearcher:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from llmctl.errors import UserError
+from llmctl.reach.curve_recheck import RECHECKS
 from llmctl.reach.curve_recipe import CurveRecipe, ShardSettings
 from llmctl.reach.curve_run import BASELINE, PAIRS, PLAN, TIMING, finish_curve
 from llmctl.runs import Run, read_journal
@@ -53,7 +54,7 @@ def merge_runs(folders: Sequence[Path]) -> tuple[CurveRecipe, Journals]:
             )
     _check_complete([recipe.shard.index for recipe in recipes], first.shard.of, folders)
     _check_weights(folders)
-    journals: dict[str, list[dict[str, Any]]] = {PAIRS: [], BASELINE: [], TIMING: []}
+    journals: dict[str, list[dict[str, Any]]] = {name: [] for name in (PAIRS, BASELINE, TIMING, RECHECKS)}
     for folder in folders:
         _read_shard(folder, first.baseline == "random", journals)
     if first.states.pairs is None and first.states.count:
@@ -114,4 +115,6 @@ def _read_shard(folder: Path, has_baseline: bool, journals: dict[str, list[dict[
         if extra := sorted(keys - planned) or not planned:
             raise UserError(f"{folder} holds pairs that its plan does not ({extra}): run it again")
         journals[name] += lines
+    if (marks := folder / "journal" / f"{RECHECKS}.jsonl").is_file():
+        journals[RECHECKS] += read_journal(marks)
     journals[TIMING] += read_journal(folder / "journal" / f"{TIMING}.jsonl")
