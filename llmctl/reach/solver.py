@@ -248,6 +248,7 @@ class Run:
             position=self.layout.position,
             schedule=self.schedule.name if self.schedule is not None else "default",
             seed=self.schedule.seed if self.schedule is not None else 0,
+            prompt_ids=tuple(prompt),
             error=error,
             id=self.problem.id,
             path=tuple(self.path),
