@@ -29,7 +29,6 @@ def mixed_problems():
         Problem(state="a state that is a good deal longer", target="yz", position="after", id="b"),
         Problem(state="hi", target="abc", position="user_end", id="c"),
         Problem(state="ok", target="q", position="before", must_roundtrip=True, id="d"),
-        Problem(state="some more words", target="zy", position="before", id="e"),
         Problem(state="x", target="!", position="after", id="f"),
     ]
 
@@ -46,7 +45,7 @@ def assert_same(one, two):
         }
 
 
-SHORT = Schedule("short", tuple(Phase("gcg", k, candidates=10, steps=3) for k in (1, 2, 3)))
+SHORT = Schedule("short", tuple(Phase("gcg", k, candidates=10, steps=3) for k in (1, 2)))
 
 
 def test_results_equal_those_of_solve_in_every_family(exact_model, tokenizer):
@@ -146,18 +145,18 @@ FAMILIES = [
 ]
 
 
-def check_merged(model, tokenizer, merger):
+def check_merged(model, tokenizer, merger, atol=1e-6):
     asked, expected = requests_of(model, tokenizer, FAMILIES)
     scores = merger.answer([score for score, _ in asked])
     slopes = merger.answer([gradient for _, gradient in asked])
     for (lone, (slope, loss)), (found, _), (merged_slope, merged_loss) in zip(
         expected, scores, slopes, strict=True
     ):
-        torch.testing.assert_close(found.loss, lone.loss, atol=1e-6, rtol=1e-6)
-        torch.testing.assert_close(found.margin, lone.margin, atol=1e-6, rtol=1e-6)
+        torch.testing.assert_close(found.loss, lone.loss, atol=atol, rtol=1e-6)
+        torch.testing.assert_close(found.margin, lone.margin, atol=atol, rtol=1e-6)
         assert torch.equal(found.is_hit, lone.is_hit)
-        torch.testing.assert_close(merged_slope, slope, atol=1e-6, rtol=1e-4)
-        assert merged_loss == pytest.approx(loss, abs=1e-6)
+        torch.testing.assert_close(merged_slope, slope, atol=atol, rtol=1e-4)
+        assert merged_loss == pytest.approx(loss, abs=atol)
 
 
 def test_merged_requests_equal_lone_ones_in_every_family(exact_model, tokenizer):
@@ -171,6 +170,16 @@ def test_prefixes_longer_than_a_sliding_window_merge_as_they_run_alone(family, t
     folder = make_tiny_model(tmp_path / family, family, sliding_window=16)
     model = AutoModelForCausalLM.from_pretrained(folder).eval().double()
     check_merged(model, tokenizer, Merger(model))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("family", ["llama", "gemma3", "gpt2"])
+def test_padding_leaves_no_trace_in_the_kernels_of_a_gpu(family, tmp_path, tokenizer):
+    from transformers import AutoModelForCausalLM
+
+    folder = make_tiny_model(tmp_path / family, family)
+    model = AutoModelForCausalLM.from_pretrained(folder).eval().to("cuda")
+    check_merged(model, tokenizer, Merger(model), atol=1e-3)
 
 
 def test_a_left_side_goes_through_the_model_once_a_search(model, tokenizer, monkeypatch):
