@@ -15,6 +15,7 @@ from llmctl.reach.result import Result, Step
 if TYPE_CHECKING:
     from llmctl.reach.bound import attention_bound
     from llmctl.reach.frontier import ReachableSet, reachable_set
+    from llmctl.reach.many import solve_as_completed, solve_many
     from llmctl.reach.scan import ScanResult, scan_state
     from llmctl.reach.solver import solve, solve_state
 
@@ -26,6 +27,8 @@ _HEAVY = {
     "reachable_set": "frontier",
     "scan_state": "scan",
     "solve": "solver",
+    "solve_as_completed": "many",
+    "solve_many": "many",
     "solve_state": "solver",
 }
 
@@ -43,6 +46,8 @@ __all__ = [
     "reachable_set",
     "scan_state",
     "solve",
+    "solve_as_completed",
+    "solve_many",
     "solve_state",
 ]
 

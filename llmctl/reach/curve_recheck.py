@@ -37,7 +37,9 @@ def recheck_curve(run: Run, recipe: CurveRecipe, results: Sequence[Result], *, q
         asker = _Asker(recipe, place)
         try:
             done = sum(r.is_reached for r in results) - len(missing)
-            with progress(done + len(missing), f"recheck {place}", "witnesses", done=done, quiet=quiet) as bar:
+            with progress(
+                done + len(missing), f"recheck {place}", "witnesses", done=done, quiet=quiet
+            ) as bar:
                 for start in range(0, len(missing), _PART):
                     for entry in asker.ask(missing[start : start + _PART]):
                         book.append(f"{place}|{entry.id}", {**entry.to_dict(), "place": place})

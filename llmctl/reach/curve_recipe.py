@@ -102,7 +102,8 @@ class SearchSettings(Recipe):
     share_scan: bool = False
     """Scan all allowed tokens once for each state, and answer k = 1 for all its targets from that."""
     at_once: int = Field(default=1, ge=1)
-    """Problems searched in lockstep and scored in one batch; for GPUs. No effect with share_scan."""
+    """Problems searched in lockstep and scored in one batch; for GPUs. Results are the same up to near ties
+    in floating point. No effect with share_scan."""
     seed: int = Field(default=0, ge=0)
     """Of everything that a search draws."""
 

@@ -19,6 +19,7 @@ from llmctl.reach.curve_recipe import CurveRecipe
 from llmctl.reach.curve_report import write_curve_report
 from llmctl.reach.curve_search import plan_pairs, problem_at, problem_template, search_plan
 from llmctl.reach.filters import decode
+from llmctl.reach.many import solve_as_completed
 from llmctl.reach.problem import lay_out
 from llmctl.reach.result import Result, Step
 from llmctl.reach.scan import ScanChunk, ScanResult, StateScan
@@ -123,14 +124,15 @@ class CurveSearcher:
                 self._search(group, bar)
 
     def _groups(self) -> Iterator[list[tuple[PlannedState, int]]]:
-        """Pairs that are searched together: those of a state, or `at_once` of any states."""
+        """Pairs that are searched together: those of a state, or so many that `at_once` stay busy."""
         search = self.recipe.search
         if search.share_scan:
             yield from ([(state, place) for place in range(len(state.targets))] for state in self.plan)
             return
         flat = [(state, place) for state in self.plan for place in range(len(state.targets))]
-        for start in range(0, len(flat), search.at_once):
-            yield flat[start : start + search.at_once]
+        size = 1 if search.at_once == 1 else 4 * search.at_once
+        for start in range(0, len(flat), size):
+            yield flat[start : start + size]
 
     def _search(self, group: Sequence[tuple[PlannedState, int]], bar: Progress) -> None:
         began = time.perf_counter()
@@ -171,6 +173,13 @@ class CurveSearcher:
             problem_at(self.template, s.ids, self.tokenizer, s.targets[place], s.pair_ids[place])
             for s, place in missing
         ]
+        if len(problems) > 1:
+            together = self.recipe.search.at_once
+            for _, result in solve_as_completed(
+                self.model, self.tokenizer, problems, plan, max_k, together=together
+            ):
+                yield result
+            return
         for problem in problems:
             for event in solve(self.model, self.tokenizer, problem, plan, max_k, events=True):
                 if isinstance(event, Step):

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
+Layers = list[tuple[Tensor, Tensor]]  # keys and values of each layer, (1, H, T, D)
+
 
 class PrefixCache:
     """The keys and values of the last prefix; a new prefix that begins alike pays only for the rest.
@@ -22,7 +24,7 @@ class PrefixCache:
         self._model = model
         self._count = count
         self._ids: tuple[int, ...] = ()
-        self._layers: list[tuple[Tensor, Tensor]] = []  # keys and values, (1, H, T, D)
+        self._layers: Layers = []
 
     def expanded(self, prefix: Sequence[int], rows: int) -> DynamicCache:
         """A cache of `rows` equal rows that holds the prefix; the rows share memory until written."""
@@ -30,9 +32,7 @@ class PrefixCache:
         return _cache(self._layers, len(prefix), rows)
 
     def _compute(self, prefix: tuple[int, ...]) -> None:
-        shared = 0
-        while shared < min(len(prefix), len(self._ids)) and prefix[shared] == self._ids[shared]:
-            shared += 1
+        shared = _common(prefix, self._ids)
         if shared == len(prefix):
             return
         cache: Any = _cache(self._layers, shared, 1) if shared else DynamicCache()
@@ -42,6 +42,47 @@ class PrefixCache:
         self._count(len(prefix) - shared)
         self._layers = [(layer.keys, layer.values) for layer in cache.layers]
         self._ids = prefix
+
+
+class PrefixCount:
+    """What a `PrefixCache` would count, without a model."""
+
+    def __init__(self, count: Callable[[int], None]) -> None:
+        """`count` is called with the tokens that are new."""
+        self._count = count
+        self._ids: tuple[int, ...] = ()
+
+    def note(self, prefix: tuple[int, ...]) -> None:
+        """Count what of a prefix is not at hand, and take it as at hand from now on."""
+        shared = _common(prefix, self._ids)
+        if shared < len(prefix):
+            self._count(len(prefix) - shared)
+            self._ids = prefix
+
+
+def joined(prefixes: Sequence[Layers], index: Tensor) -> DynamicCache:
+    """A cache whose rows take their columns from several prefixes.
+
+    Args:
+        prefixes: Keys and values by layer, each (1, H, T, D) with a T of its own.
+        index: (B, P) places in the prefixes laid end to end.
+    """
+    cache = DynamicCache()
+    for parts in zip(*prefixes, strict=True):
+        keys, values = (torch.cat(part, 2)[0][:, index].transpose(0, 1) for part in zip(*parts, strict=True))
+        layer = DynamicLayer()
+        layer.lazy_initialization(keys, values)
+        layer.keys, layer.values = keys, values  # (B, H, P, D)
+        cache.layers.append(layer)
+    return cache
+
+
+def _common(first: Sequence[int], second: Sequence[int]) -> int:
+    """Tokens that both begin with."""
+    shared = 0
+    while shared < min(len(first), len(second)) and first[shared] == second[shared]:
+        shared += 1
+    return shared
 
 
 def _cache(layers: Sequence[tuple[Tensor, Tensor]], length: int, rows: int) -> DynamicCache:

@@ -57,6 +57,7 @@ class Result:
     position: str = "before"
     schedule: str = ""
     seed: int = 0
+    prompt_ids: tuple[int, ...] = ()  # all that the model reads, template included; () in older records
     error: str = ""  # why the search stopped early (NaN logits), else empty
     id: str = ""
     path: tuple[Step, ...] = field(default=(), repr=False)

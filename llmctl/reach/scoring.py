@@ -133,18 +133,12 @@ class Scorer:
             embeddings; and the loss.
         """
         table = self.model.get_input_embeddings()
-        left, right = self.layout.left_ids, (*self.layout.right_ids, *self.layout.target_ids[:-1])
-        reuses = self._reuses and self._worth(len(left), len(left) + len(control) + len(right))
+        left = self.layout.left_ids
+        reuses = self._reads_left(len(control))
         start = () if reuses else left
         cache = self._prefixes.expanded(left, 1) if reuses else None
-        ids = torch.tensor([[*start, *control.clamp(min=0).tolist(), *right]], device=self.device)
-        # Outside inference mode, since the embeddings carry a graph.
-        embeds = table(ids).detach()
+        embeds = self._embed(control, start)
         place = slice(len(start), len(start) + len(control))
-        blanks = (control == BLANK).nonzero().flatten().to(self.device) + len(start)
-        if len(blanks):
-            scale = embeds[0, -1].norm() / table.weight[ids[0, -1]].norm()
-            embeds[0, blanks] = (table.weight.mean(0) * scale).to(embeds.dtype)
         controls = embeds[:, place].clone().requires_grad_(True)
         inputs = torch.cat([embeds[:, : place.start], controls, embeds[:, place.stop :]], 1)
         with torch.enable_grad():
@@ -155,6 +149,23 @@ class Scorer:
         self.meter.backward_tokens += inputs.shape[1]
         with torch.no_grad():
             return slope[0].float() @ table.weight.detach().float().T, float(losses)
+
+    def _embed(self, control: Tensor, start: tuple[int, ...]) -> Tensor:
+        """(1, T, D) embeddings, without a graph, of `start`, a control with its blanks, and what follows."""
+        table = self.model.get_input_embeddings()
+        right = (*self.layout.right_ids, *self.layout.target_ids[:-1])
+        ids = torch.tensor([[*start, *control.clamp(min=0).tolist(), *right]], device=self.device)
+        # Outside inference mode, since the embeddings will carry a graph.
+        embeds = table(ids).detach()
+        blanks = (control == BLANK).nonzero().flatten().to(self.device) + len(start)
+        if len(blanks):
+            scale = embeds[0, -1].norm() / table.weight[ids[0, -1]].norm()
+            embeds[0, blanks] = (table.weight.mean(0) * scale).to(embeds.dtype)
+        return embeds
+
+    def _reads_left(self, k: int) -> bool:
+        """Whether the left side is worth reading from its keys and values, for controls of k tokens."""
+        return self._reuses and self._worth(len(self.layout.left_ids), self.layout.length(k) - 1)
 
     @torch.inference_mode()
     def emits(self, prompt: list[int]) -> bool:
@@ -191,6 +202,11 @@ class Scorer:
         rest = self.layout.length(0) - left
         return shared * 8 >= (rest + shared.max())
 
+    def _readable(self, prefix: int, rows: int, total: int, keep: int) -> int:
+        """Tokens of a shared prefix to read from their keys and values; the last `keep` must be computed."""
+        length = min(prefix, total - keep) if self._reuses and rows > 1 else 0
+        return length if self._worth(length, total) else 0
+
     def _worth(self, shared: int, total: int) -> bool:
         """A mask and a copy of keys cost about what an eighth of the tokens cost."""
         return 0 < shared and shared * 8 >= total
@@ -203,9 +219,7 @@ class Scorer:
         right = [*layout.right_ids, *(layout.target_ids[:-1] if with_target else ())]
         prefix = [*layout.left_ids, *(controls[0, :shared].tolist() if len(controls) else [])]
         total = len(layout.left_ids) + controls.shape[1] + len(right)
-        shared_length = min(len(prefix), total - 1) if self._reuses and len(controls) > 1 else 0
-        if not self._worth(shared_length, total):
-            shared_length = 0
+        shared_length = self._readable(len(prefix), len(controls), total, keep)
         start = 0
         while start < len(controls):
             part = slice(start, min(start + self._rows(total - shared_length, keep), len(controls)))
@@ -253,22 +267,29 @@ class Scorer:
 
     def _rows(self, length: int, keep: int) -> int:
         """Sequences a batch."""
-        if self._batch is None:
-            budget = _BATCH_TOKENS.get(self.device.type, _BATCH_TOKENS["cpu"])
-            vocabulary = self.model.get_input_embeddings().weight.shape[0]
-            rows = min(budget // max(length, 1), _MAX_LOGITS // (vocabulary * keep))
-            return max(rows, 1)
-        return self._batch
+        return rows_that_fit(self.model, length, keep) if self._batch is None else self._batch
 
     def _halve(self, rows: int, error: Exception) -> None:
         """Lower the batch after running out of memory; any other error goes on up."""
-        is_memory = isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
-        if not is_memory or rows <= 1:
-            raise error
-        self._batch = max(rows // 2, 1)
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        logger.warning("out of memory with %d sequences: going on with %d", rows, self._batch)
+        self._batch = halved(rows, error)
+
+
+def rows_that_fit(model: Any, length: int, keep: int) -> int:
+    """Sequences a forward pass, by their tokens and by the positions whose logits are kept."""
+    budget = _BATCH_TOKENS.get(model.device.type, _BATCH_TOKENS["cpu"])
+    return max(min(budget // max(length, 1), _MAX_LOGITS // (vocabulary_of(model) * keep)), 1)
+
+
+def halved(rows: int, error: Exception) -> int:
+    """Sequences to go on with after `rows` of them ran out of memory; any other error goes on up."""
+    words = ("not enough memory", "can't allocate memory")  # of the CPU, by system
+    is_memory = isinstance(error, torch.OutOfMemoryError) or any(word in str(error) for word in words)
+    if not is_memory or rows <= 1:
+        raise error
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    logger.warning("out of memory with %d sequences: going on with %d", rows, rows // 2)
+    return rows // 2
 
 
 def reduce_logits(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -276,14 +297,14 @@ def reduce_logits(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tenso
 
     Args:
         logits: (B, M, V) at the M positions that predict the target.
-        target: (M,) token ids.
+        target: (M,) token ids, or (B, M) where each row has its own.
 
     Returns:
         Mean cross-entropy in nats (B,), whether every target token is the argmax (B,), and the least
         margin of the target over the best other token (B,).
     """
     logits = logits.float()
-    own = logits.gather(-1, target.view(1, -1, 1).expand(len(logits), -1, 1))[..., 0]  # (B, M)
+    own = logits.gather(-1, target.expand(logits.shape[:2])[..., None])[..., 0]  # (B, M)
     loss = (logits.logsumexp(-1) - own).mean(-1)
     top, ids = logits.topk(2, dim=-1)
     is_best = ids[..., 0] == target

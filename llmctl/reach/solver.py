@@ -77,7 +77,7 @@ def solve(
         UserError: The problem does not fit the model, or max_k is below 1. Raised at the call, also with
             `events`.
     """
-    run = _Run(model, tokenizer, problem, schedule, max_k)
+    run = Run(model, tokenizer, problem, schedule, max_k)
     if events:
         return run.events()
     *_, result = run.events()
@@ -118,7 +118,7 @@ def solve_state(
     Raises:
         UserError: As `solve`.
     """
-    longest = _longest(schedule, max_k)
+    deepest = longest(schedule, max_k)
     if scan is None:
         fresh = StateScan(model, tokenizer, problem, targets)
         scan = fresh.finish(fresh.chunks())
@@ -126,17 +126,17 @@ def solve_state(
     for column in range(start, len(targets)):
         meter = Meter(scan.forwards, scan.forward_tokens) if column == 0 else Meter()
         asked = dataclasses.replace(problem, target=[targets[column]])
-        search = start_search(model, tokenizer, asked, longest, meter=meter)
+        search = start_search(model, tokenizer, asked, deepest, meter=meter)
         control = witnesses.get(targets[column]) or (scan.best_control[column],)
-        run = _Run(model, tokenizer, asked, schedule, max_k, search)
+        run = Run(model, tokenizer, asked, schedule, max_k, search)
         run.know(torch.tensor(control))
         *_, result = run.events()
         if isinstance(result, Result):
             yield result
 
 
-class _Run:
-    """One call of `solve`."""
+class Run:
+    """One call of `solve`: give it a search, or it starts its own."""
 
     def __init__(
         self,
@@ -147,7 +147,7 @@ class _Run:
         max_k: int | None,
         search: Search | None = None,
     ) -> None:
-        self.max_k = _longest(schedule, max_k)
+        self.max_k = longest(schedule, max_k)
         self.plan = schedule
         self.schedule = schedule if isinstance(schedule, Schedule) else None  # None: not planned yet
         self.problem = problem
@@ -259,6 +259,7 @@ class _Run:
             position=self.layout.position,
             schedule=self.schedule.name if self.schedule is not None else "default",
             seed=self.schedule.seed if self.schedule is not None else 0,
+            prompt_ids=tuple(prompt),
             error=error,
             id=self.problem.id,
             path=tuple(self.path),
@@ -278,12 +279,8 @@ def start_search(
     Raises:
         UserError: The model is no decoder, the problem does not fit it, or the target is empty.
     """
-    check_model(model)
-    if len(problem.target) == 0:
-        raise UserError("the target is empty, but it needs at least one token: give a text or token ids")
-    vocabulary = vocabulary_of(model)
-    layout = lay_out(problem, tokenizer, vocabulary=vocabulary, context_length=context_of(model), max_k=max_k)
-    pool = Pool(problem, layout, tokenizer, vocabulary)
+    layout = check_problem(model, tokenizer, problem, max_k)
+    pool = Pool(problem, layout, tokenizer, vocabulary_of(model))
     if problem.must_roundtrip and not survive([layout.prompt(())], tokenizer)[0]:
         raise UserError(
             "must_roundtrip is on, but the state itself changes when it is decoded and encoded again: "
@@ -292,7 +289,25 @@ def start_search(
     return Search(Scorer(model, layout, meter=meter), pool)
 
 
-def _longest(schedule: Plan | None, max_k: int | None) -> int:
+def check_problem(model: Any, tokenizer: PreTrainedTokenizerBase, problem: Problem, max_k: int) -> Layout:
+    """Lay a problem out for a model; what a control may hold is not looked at.
+
+    Raises:
+        UserError: The model is no decoder, the problem does not fit it, or the target is empty.
+    """
+    check_model(model)
+    if len(problem.target) == 0:
+        raise UserError("the target is empty, but it needs at least one token: give a text or token ids")
+    length = context_of(model)
+    return lay_out(problem, tokenizer, vocabulary=vocabulary_of(model), context_length=length, max_k=max_k)
+
+
+def longest(schedule: Plan | None, max_k: int | None) -> int:
+    """The longest control that a call of `solve` may try.
+
+    Raises:
+        UserError: max_k is below 1.
+    """
     if max_k is None:
         max_k = schedule.max_k if isinstance(schedule, Schedule) else DEFAULT_MAX_K
     if max_k < 1:

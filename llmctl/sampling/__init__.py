@@ -2,7 +2,7 @@
 
 from llmctl.messages import Conversation, Message
 from llmctl.sampling.open import ENGINES, open_sampler
-from llmctl.sampling.types import Completion, Sampler, SamplerInfo, Settings, Usage
+from llmctl.sampling.types import Completion, Sampler, SamplerInfo, Settings, TokenSampler, Usage
 
 __all__ = [
     "ENGINES",
@@ -12,6 +12,7 @@ __all__ = [
     "Sampler",
     "SamplerInfo",
     "Settings",
+    "TokenSampler",
     "Usage",
     "open_sampler",
 ]

@@ -88,7 +88,34 @@ def check_conversations(conversations: Sequence[Conversation]) -> None:
             )
 
 
-def check_length(number: int, prompt_tokens: int, max_tokens: int, context_length: int | None) -> None:
+def check_prompts(
+    prompts: Sequence[Sequence[int]], max_tokens: int, vocabulary: int, context_length: int | None
+) -> None:
+    """Refuse token ids that the model can not continue by `max_tokens`.
+
+    Raises:
+        UserError: A prompt is empty, holds what is no id of the vocabulary, or is too long; its number in
+            the batch is named.
+    """
+    for number, ids in enumerate(prompts):
+        if len(ids) == 0:
+            raise UserError(f"prompt {number} is empty, but it needs at least one token id")
+        if (outside := next((token for token in ids if not 0 <= token < vocabulary), None)) is not None:
+            raise UserError(
+                f"prompt {number} holds token {outside}, but the vocabulary is 0 to {vocabulary - 1}: "
+                "give ids of this model's tokenizer"
+            )
+        check_length(number, len(ids), max_tokens, context_length, what="prompt")
+
+
+def check_length(
+    number: int,
+    prompt_tokens: int,
+    max_tokens: int,
+    context_length: int | None,
+    *,
+    what: str = "conversation",
+) -> None:
     """Refuse a prompt that leaves no room for its reply.
 
     Raises:
@@ -96,7 +123,7 @@ def check_length(number: int, prompt_tokens: int, max_tokens: int, context_lengt
     """
     if context_length is not None and prompt_tokens + max_tokens > context_length:
         raise UserError(
-            f"conversation {number} has {prompt_tokens} tokens and asks for up to {max_tokens} new ones, but "
+            f"{what} {number} has {prompt_tokens} tokens and asks for up to {max_tokens} new ones, but "
             f"the context is {context_length}: shorten the prompt, or lower max_tokens"
         )
 

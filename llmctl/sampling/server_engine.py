@@ -147,6 +147,14 @@ class ServerSampler(Closing):
         self.usage.prompt_tokens += sum(_prompt_tokens(data) for _, data in found)
         return [row for row, _ in found]
 
+    def continue_ids(self, prompts: Sequence[Sequence[int]], max_tokens: int) -> list[list[int]]:
+        """The protocol asks by messages, not by token ids.
+
+        Raises:
+            EngineError: Always.
+        """
+        raise EngineError("a server is asked by messages, not by token ids: take engine vllm or transformers")
+
     def close(self) -> None:
         """Close the connections."""
         if self._pool is not None:

@@ -25,6 +25,7 @@ from llmctl.sampling.common import (
     Closing,
     check_conversations,
     check_length,
+    check_prompts,
     derive_seed,
     render,
     request_seeds,
@@ -140,17 +141,37 @@ class TransformersSampler(Closing):
         self.usage.prompt_tokens += sum(len(row.ids) for row in rows)
         return found
 
+    def continue_ids(self, prompts: Sequence[Sequence[int]], max_tokens: int) -> list[list[int]]:
+        """See `TokenSampler.continue_ids`."""
+        self._check_open()
+        settings = Settings(temperature=0, max_tokens=max_tokens)
+        vocabulary = self._model.get_input_embeddings().weight.shape[0]
+        check_prompts(prompts, max_tokens, vocabulary, self.context_length)
+        rows = [_Row(number, tuple(ids), 0) for number, ids in enumerate(prompts)]
+        found: list[list[int]] = [[] for _ in rows]
+        with torch.inference_mode(), self._adapter_state():
+            for batch in self._batches(rows, settings):
+                for row, ids in zip(batch, self._continue(batch, max_tokens), strict=True):
+                    found[row.number] = ids
+        self.usage.calls += 1
+        self.usage.prompt_tokens += sum(len(row.ids) for row in rows)
+        self.usage.completion_tokens += len(rows) * max_tokens
+        return found
+
     def close(self) -> None:
         """Free the model's memory."""
         self._model = None
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
+    def _check_open(self) -> None:
+        if self._model is None:
+            raise UserError("the sampler is closed: open it again")
+
     # Batches
 
     def _rows(self, conversations: Sequence[Conversation], settings: Settings) -> list[_Row]:
-        if self._model is None:
-            raise UserError("the sampler is closed: open it again")
+        self._check_open()
         check_conversations(conversations)
         seeds = request_seeds(settings.seed, conversations)
         rows = []
@@ -200,6 +221,23 @@ class TransformersSampler(Closing):
             raise EngineError(f"one prompt of {len(batch[0].ids)} tokens does not fit in memory")
         half = self._halve(batch, 1)
         return self._score(batch[:half], wanted) + self._score(batch[half:], wanted)
+
+    def _continue(self, batch: list[_Row], max_tokens: int) -> list[list[int]]:
+        try:
+            ids, mask = self._pad(batch)
+            cache = DynamicCache(config=self._model.config)
+            for _ in range(max_tokens):
+                token = self._forward(ids, mask, cache).logits[:, -1:].argmax(-1)  # (B, 1)
+                ids, mask = torch.cat([ids, token], 1), torch.cat([mask, torch.ones_like(token)], 1)
+            new: list[list[int]] = ids[:, -max_tokens:].tolist()
+            return new
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+        if len(batch) == 1:
+            raise EngineError(f"one prompt of {len(batch[0].ids)} tokens does not fit in memory")
+        half = self._halve(batch, 1)
+        return self._continue(batch[:half], max_tokens) + self._continue(batch[half:], max_tokens)
 
     def _halve(self, batch: list[_Row], n: int) -> int:
         """Keep to half as many rows from now on; where to cut this batch."""

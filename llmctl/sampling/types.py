@@ -150,3 +150,26 @@ class Sampler(Protocol):
     def close(self) -> None:
         """Free the engine's memory and processes; calling it twice is harmless."""
         ...
+
+
+@runtime_checkable
+class TokenSampler(Sampler, Protocol):
+    """An engine that also takes token ids as they are, without a chat template."""
+
+    def continue_ids(self, prompts: Sequence[Sequence[int]], max_tokens: int) -> list[list[int]]:
+        """Continue every prompt by greedy decoding.
+
+        An end token does not end the continuation: it is a token like any other.
+
+        Args:
+            prompts: Token ids of the model's vocabulary.
+            max_tokens: New tokens of each prompt.
+
+        Returns:
+            For each prompt, in order, exactly `max_tokens` ids.
+
+        Raises:
+            UserError: A prompt is empty, outside the vocabulary, or leaves no room in the context.
+            EngineError: The engine can not tell (a server that is asked by messages, say).
+        """
+        ...

@@ -18,6 +18,7 @@ from llmctl.sampling.common import (
     Closing,
     check_conversations,
     check_length,
+    check_prompts,
     render,
     request_seeds,
     single_token_ids,
@@ -38,6 +39,7 @@ class _Engine:
         self._open: OpenEngine | None = open_llm(self._folder, options, adapter_rank)
         config = self.llm.llm_engine.vllm_config
         self.context_length = int(config.model_config.max_model_len)
+        self.vocabulary = int(config.model_config.get_vocab_size())
         self.details = {
             "vllm": import_module("vllm").__version__,
             "dtype": str(config.model_config.dtype).removeprefix("torch."),
@@ -178,6 +180,19 @@ class _Verbs(Closing):
                 scores |= {token: entry.logprob for token, entry in output.outputs[0].logprobs[0].items()}
             found.append([float(scores[token]) for token in ids])
         return found
+
+    def continue_ids(self, prompts: Sequence[Sequence[int]], max_tokens: int) -> list[list[int]]:
+        """See `TokenSampler.continue_ids`."""
+        settings = Settings(temperature=0, max_tokens=max_tokens)
+        check_prompts(prompts, max_tokens, self._engine.vocabulary, self.info.context_length)
+        params = _sampling_params(settings, 0)
+        params.ignore_eos = True
+        outputs = self._run([list(ids) for ids in prompts], [params] * len(prompts))
+        for number, output in enumerate(outputs):
+            if (reason := output.outputs[0].finish_reason) != "length":
+                raise EngineError(f"vLLM ended the continuation of prompt {number} with {reason!r}")
+        self.usage.completion_tokens += len(prompts) * max_tokens
+        return [list(output.outputs[0].token_ids) for output in outputs]
 
     def _prompts(self, conversations: Sequence[Conversation], max_tokens: int) -> list[list[int]]:
         check_conversations(conversations)

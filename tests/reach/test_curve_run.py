@@ -267,3 +267,20 @@ def test_a_curve_killed_outright_ends_with_the_same_files(settings, finished, tm
     assert 2 <= journal.read_bytes().count(b"\n") < 7
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     assert content(folder) == content(finished[0])
+
+
+def test_problems_searched_at_once_give_the_same_curve(settings, finished, tmp_path):
+    metrics = make(tmp_path / "many", settings, search={"max_k": 2, "at_once": 3})
+    assert metrics["epsilon"] == finished[1]["epsilon"]
+    assert metrics["forward_tokens"] == finished[1]["forward_tokens"]
+
+
+def test_witnesses_asked_again_in_another_dtype_are_marked(settings, tmp_path):
+    make(tmp_path / "run", settings, recheck=["float32", "bfloat16"], targets={"draw": "top", "count": 3})
+    pairs = [json.loads(line) for line in (tmp_path / "run/pairs.jsonl").open()]
+    reached = [pair for pair in pairs if pair["k"] is not None]
+    assert reached and all(pair["rechecks"]["transformers float32"] for pair in reached)
+    assert all("transformers bfloat16" in pair["rechecks"] for pair in reached)
+    metrics = json.loads((tmp_path / "run/metrics.json").read_text())
+    assert metrics["rechecks"]["transformers float32"] == {"holds": len(reached), "of": len(reached)}
+    assert "Asked again on transformers bfloat16" in (tmp_path / "run/report.md").read_text()

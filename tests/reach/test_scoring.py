@@ -157,3 +157,13 @@ def test_an_encoder_is_refused(tokenizer):
     config = BertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
     with pytest.raises(UserError, match="BertForMaskedLM.*decoder-only"):
         Scorer(BertForMaskedLM(config), layout_for(tokenizer))
+
+
+def test_equal_controls_at_the_end_of_a_prompt_leave_every_target_token_its_logits(model, tokenizer):
+    layout = layout_for(tokenizer, "after", target="xyz")
+    controls = torch.tensor([[44], [44]])
+    loss, hit, margin = plain(model, layout, controls)
+    scores = Scorer(model, layout).score(controls)
+    torch.testing.assert_close(scores.loss, loss, atol=2e-5, rtol=1e-5)
+    torch.testing.assert_close(scores.margin, margin, atol=2e-5, rtol=1e-4)
+    assert torch.equal(scores.is_hit, hit)

@@ -7,9 +7,9 @@ sampled text is compared with another only within one engine: float rounding dif
 import pytest
 import torch
 
-from llmctl.errors import UserError
+from llmctl.errors import EngineError, UserError
 from llmctl.models.tiny import make_tiny_model
-from llmctl.sampling import Completion, Sampler, Settings
+from llmctl.sampling import Completion, Sampler, Settings, TokenSampler
 
 CONTEXT = 256
 STOP_ID = 2  # <|im_end|> of the tiny tokenizer
@@ -85,11 +85,19 @@ class Reference:
             ids.append(int(self.logprobs(ids)[-1].argmax()))
         return tuple(ids[start:])
 
+    def continuation(self, prompt, max_tokens):
+        """Greedy ids that no end token ends."""
+        ids = list(prompt)
+        for _ in range(max_tokens):
+            ids.append(int(self.logprobs(ids)[-1].argmax()))
+        return ids[len(prompt) :]
+
 
 class SamplerContract:
     """Subclasses give the class-scoped fixtures `sampler` and `reference`, both on `make_model`'s folder."""
 
     can_sample_n_greedily = True
+    takes_token_ids = True
 
     @pytest.fixture(scope="class")
     def sampler(self):
@@ -230,6 +238,33 @@ class SamplerContract:
         with pytest.raises(UserError, match="conversation 1"):
             sampler.chat([CONVERSATIONS[0], "hello"])
 
+    def test_token_ids_are_continued_greedily_past_an_end_token(self, sampler, reference):
+        prompts = [list(range(10 + i, 10 + i + length)) for i, length in enumerate((1, 7, 30, 2))]
+        prompts += [next(p for i in range(259) if STOP_ID in reference.continuation(p := [i, 9], 4)[:3])]
+        if not self.takes_token_ids:
+            with pytest.raises(EngineError, match="asked by messages, not by token ids"):
+                sampler.continue_ids(prompts, 4)
+            return
+        assert isinstance(sampler, TokenSampler)
+        before = sampler.usage.snapshot()
+        assert sampler.continue_ids(prompts, 4) == [reference.continuation(p, 4) for p in prompts]
+        used = sampler.usage.since(before)
+        assert (used.calls, used.prompt_tokens, used.completion_tokens) == (1, 42, 20)
+        assert sampler.continue_ids([], 4) == []
+
+    @pytest.mark.parametrize(
+        ("prompt", "message"),
+        [
+            ([], "prompt 1 is empty"),
+            ([5, 259], "prompt 1 holds token 259, but the vocabulary is 0 to 258"),
+            ([5] * CONTEXT, f"prompt 1 has {CONTEXT} tokens.*the context is {CONTEXT}"),
+        ],
+    )
+    def test_token_ids_that_can_not_be_continued_are_refused(self, sampler, prompt, message):
+        if self.takes_token_ids:
+            with pytest.raises(UserError, match=message):
+                sampler.continue_ids([[5], prompt], 4)
+
     def test_usage_counts_calls_and_tokens(self, sampler, reference):
         before = sampler.usage.snapshot()
         replies = sampler.chat(CONVERSATIONS, Settings(n=2, max_tokens=5))
@@ -248,8 +283,10 @@ class SamplerContract:
         with adapted(sampler) as other:
             with_adapter = ids_of(other.chat(CONVERSATIONS, settings))
             row = other.next_token_logprobs(CONVERSATIONS[:1], ["a", "b"])[0]
+            continued = other.continue_ids([[40, 41, 42]], 5) if self.takes_token_ids else None
         assert with_adapter == [[tuned.greedy(c, 6)] for c in CONVERSATIONS]
         assert with_adapter != base
+        assert continued in (None, [tuned.continuation([40, 41, 42], 5)])
         ids = [tuned.tokenizer(t, add_special_tokens=False).input_ids[0] for t in "ab"]
         assert row == pytest.approx(
             tuned.logprobs(tuned.prompt(CONVERSATIONS[0]))[-1][ids].tolist(), abs=1e-3

@@ -33,6 +33,11 @@ def texts(replies):
 
 
 class TestOpening:
+    def test_token_ids_are_refused_with_the_engines_that_take_them(self):
+        with FakeServer() as server, connect(server) as sampler:
+            with pytest.raises(EngineError, match="not by token ids: take engine vllm or transformers"):
+                sampler.continue_ids([[1, 2]], 3)
+
     def test_no_server_is_one_line_that_says_how_to_start_one(self):
         with pytest.raises(
             UserError, match="no server answers at http://127.0.0.1:9/v1.*api_server"

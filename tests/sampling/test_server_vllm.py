@@ -89,6 +89,8 @@ def server_url(contract_model, contract_adapter, tmp_path_factory):
 
 
 class TestVllmServer(SamplerContract):
+    takes_token_ids = False
+
     @pytest.fixture(scope="class")
     def sampler(self, server_url):
         with open_sampler("tiny", engine="server", base_url=server_url) as sampler:
