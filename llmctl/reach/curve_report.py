@@ -112,10 +112,10 @@ def _against_random(baseline: Mapping[str, Any]) -> str:
     if difference is None:
         return "One state alone gives no interval for the difference from random controls."
     low, high = difference.low, difference.high
-    verdict = "may be zero" if low <= 0 <= high else "excludes zero"
+    verdict = "may be zero" if low <= 0 <= high else "is not zero by chance"
     return (
-        f"At the longest k the search leaves {difference.value:+.3f} [{low:+.3f}, {high:+.3f}] of the pairs "
-        f"unreached, against random controls at the same cost on the same pairs; the interval {verdict}."
+        f"At the longest k, epsilon of the search minus epsilon of random controls at the same cost is "
+        f"{difference.value:+.3f} [{low:+.3f}, {high:+.3f}] on the same pairs: it {verdict}."
     )
 
 
