@@ -24,6 +24,9 @@ class TextPair(NamedTuple):
     place: str = ""  # where it comes from, for messages
 
 
+Pairs = Sequence[tuple[str, str]] | Sequence[TextPair]
+
+
 @dataclass(frozen=True)
 class PairData:
     """The two sets of pairs; no question is in both."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from llmctl.reach.filters import decode
+from llmctl.reach.pair_batch import PairBatch
 from llmctl.reach.problem import Layout
 from llmctl.reach.scoring import Scorer, context_of, vocabulary_of
 from llmctl.reach.search import tie_of
@@ -32,17 +33,13 @@ def score_table(model: Any, layouts: Sequence[Layout], controls: Tensor) -> tupl
     Returns:
         (P, N) losses in nats a token, float64, and (P, N) matches.
     """
-    tie = tie_of(model)
-    losses, matches = [], []
-    for layout in layouts:
-        scorer = Scorer(model, layout)
-        scores = scorer.score(controls)
-        hits = scores.is_hit.clone()
-        for row in (scores.margin.abs() <= tie).nonzero().flatten().tolist():
-            hits[row] = scorer.emits(layout.prompt(controls[row].tolist()))
-        losses.append(scores.loss.double())
-        matches.append(hits)
-    return torch.stack(losses), torch.stack(matches)
+    batch = PairBatch(model, layouts)
+    table = batch.score(controls)
+    matches = table.is_hit.clone()
+    for row, column in (table.margin.abs() <= tie_of(model)).nonzero().tolist():
+        prompt = layouts[row].prompt(controls[column].tolist())
+        matches[row, column] = batch.scorer(row).emits(prompt)
+    return table.loss, matches
 
 
 def score_pairs(model: Any, layouts: Sequence[Layout], controls: Tensor) -> PairScores:
