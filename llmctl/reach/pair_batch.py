@@ -119,7 +119,8 @@ class PairBatch:
         embeds = table(ids.to(device)).detach()  # (P, T, D)
         own = table(control.clamp(min=0).to(device)).detach()  # (K, D)
         if len(blanks := (control == BLANK).nonzero().flatten()):
-            scale = embeds[0, 0].norm() / table.weight[ids[0, 0]].norm()
+            # Over all tokens, since the embedding of a padding token may be zero.
+            scale = embeds.norm() / table.weight[ids.to(device)].norm()
             own[blanks.to(device)] = (table.weight.detach().mean(0) * scale).to(own.dtype)
         own.requires_grad_(True)
         with torch.enable_grad():

@@ -143,7 +143,8 @@ class Scorer:
         place = slice(len(start), len(start) + len(control))
         blanks = (control == BLANK).nonzero().flatten().to(self.device) + len(start)
         if len(blanks):
-            scale = embeds[0, -1].norm() / table.weight[ids[0, -1]].norm()
+            # Over all tokens, since the embedding of a padding token may be zero.
+            scale = embeds.norm() / table.weight[ids].norm()
             embeds[0, blanks] = (table.weight.mean(0) * scale).to(embeds.dtype)
         controls = embeds[:, place].clone().requires_grad_(True)
         inputs = torch.cat([embeds[:, : place.start], controls, embeds[:, place.stop :]], 1)
