@@ -72,7 +72,7 @@ def _verdict(name: str, gain: Estimate) -> str:
         words = "loses less than"
     elif gain.high < 0:
         words = "loses more than"
-    return f"On held-out pairs the control {words} {name}: {gain.format()} nats a token less."
+    return f"On held-out pairs the control {words} {name}; nats saved an answer token: {gain.format()}."
 
 
 def score_table(recipe: OptimizeRecipe, metrics: Mapping[str, Any]) -> Table:

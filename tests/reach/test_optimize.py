@@ -240,6 +240,14 @@ def test_candidates_differ_by_one_allowed_token_and_come_once():
     assert first == max(fall)
 
 
+def test_a_template_takes_the_question_and_the_control(tokenizer):
+    template = ({"role": "system", "content": "Be {control}!"}, {"role": "user", "content": "Q: {question}"})
+    (layout,) = layouts_of(tokenizer, [("why", "so")], 259, position="template", template=template)
+    messages = [{"role": "system", "content": "Be kind!"}, {"role": "user", "content": "Q: why"}]
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    assert tokenizer.decode(layout.prompt(tokenizer.encode("kind", add_special_tokens=False))) == text
+
+
 @pytest.mark.parametrize(
     ("pairs", "held_out", "message"),
     [

@@ -125,6 +125,14 @@ def test_other_held_out_pairs_leave_the_control_as_it_is(tiny_model, file, tmp_p
     assert found[0]["scores"]["control"]["held_out"] != found[1]["scores"]["control"]["held_out"]
 
 
+def test_without_held_out_pairs_the_report_says_that_nothing_is_known_of_others(tiny_model, file, tmp_path):
+    content = recipe_for(tiny_model, file, baseline=None)
+    content["data"] |= {"held_out": 0}
+    metrics = start(tmp_path / "run", content)
+    assert set(metrics["scores"]["control"]) == {"train"}
+    assert "No pairs were held out" in (tmp_path / "run/report.md").read_text()
+
+
 def test_other_data_under_a_started_run_are_refused(tiny_model, file, tmp_path):
     start(tmp_path / "run", recipe_for(tiny_model, file, baseline=None))
     file.write_text(file.read_text().replace("say", "tell"))
