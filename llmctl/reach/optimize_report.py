@@ -8,6 +8,7 @@ from typing import Any
 from llmctl.reach.optimize_recipe import OptimizeRecipe
 from llmctl.reach.universal_result import UniversalStep
 from llmctl.runs import Estimate, Run, Section, Table, Verbatim, new_figure, save_figure, write_report
+from llmctl.runs.tables import escape_markdown
 
 NO_CONTROL, RANDOM, CONTROL = "no control", "random controls of the same length", "control"
 SPLITS = {"train": "train", "held_out": "held out"}
@@ -28,7 +29,8 @@ def write_optimize_report(
             "The control",
             [
                 Verbatim(control["text"], f"{control['k']} tokens, ids {control['ids']}"),
-                *sentences(recipe, metrics),
+                # Escaped, since they quote controls written by hand.
+                *(escape_markdown(sentence) for sentence in sentences(recipe, metrics)),
             ],
         ),
         Section("Scores", [score_table(recipe, metrics), gain_table(metrics)]),
