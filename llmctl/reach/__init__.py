@@ -16,14 +16,24 @@ if TYPE_CHECKING:
     from llmctl.reach.bound import attention_bound
     from llmctl.reach.frontier import ReachableSet, reachable_set
     from llmctl.reach.many import solve_as_completed, solve_many
+    from llmctl.reach.optimize_recipe import ControlSettings, OptimizeSettings, SearchSettings
     from llmctl.reach.scan import ScanResult, scan_state
     from llmctl.reach.solver import solve, solve_state
+    from llmctl.reach.universal import optimize
+    from llmctl.reach.universal_result import Optimized, PairScores, UniversalStep
 
 # Everything that imports torch loads on first use (PEP 562), so that `import llmctl.reach` stays light.
 _HEAVY = {
+    "ControlSettings": "optimize_recipe",
+    "OptimizeSettings": "optimize_recipe",
+    "Optimized": "universal_result",
+    "PairScores": "universal_result",
     "ReachableSet": "frontier",
     "ScanResult": "scan",
+    "SearchSettings": "optimize_recipe",
+    "UniversalStep": "universal_result",
     "attention_bound": "bound",
+    "optimize": "universal",
     "reachable_set": "frontier",
     "scan_state": "scan",
     "solve": "solver",
@@ -33,16 +43,23 @@ _HEAVY = {
 }
 
 __all__ = [
+    "ControlSettings",
     "Layout",
+    "OptimizeSettings",
+    "Optimized",
+    "PairScores",
     "Phase",
     "Problem",
     "ReachableSet",
     "Result",
     "ScanResult",
     "Schedule",
+    "SearchSettings",
     "Step",
+    "UniversalStep",
     "attention_bound",
     "lay_out",
+    "optimize",
     "reachable_set",
     "scan_state",
     "solve",

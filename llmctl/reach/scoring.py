@@ -7,7 +7,7 @@ keys and values. The batch is halved when memory runs out, and stays so.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -159,9 +159,18 @@ class Scorer:
         embeds = table(ids).detach()
         blanks = (control == BLANK).nonzero().flatten().to(self.device) + len(start)
         if len(blanks):
-            scale = embeds[0, -1].norm() / table.weight[ids[0, -1]].norm()
-            embeds[0, blanks] = (table.weight.mean(0) * scale).to(embeds.dtype)
+            embeds[0, blanks] = (table.weight.mean(0) * self._embedding_scale()).to(embeds.dtype)
         return embeds
+
+    def _embedding_scale(self) -> Tensor:
+        """What the model multiplies its embeddings by, read off all tokens of the layout.
+
+        The place of a blank holds a padding token, whose embedding may be zero, and says nothing.
+        """
+        table = self.model.get_input_embeddings()
+        layout = self.layout
+        ids = torch.tensor([*layout.left_ids, *layout.right_ids, *layout.target_ids], device=self.device)
+        return table(ids).detach().norm() / table.weight[ids].detach().norm()
 
     def _reads_left(self, k: int) -> bool:
         """Whether the left side is worth reading from its keys and values, for controls of k tokens."""
@@ -220,12 +229,33 @@ class Scorer:
         prefix = [*layout.left_ids, *(controls[0, :shared].tolist() if len(controls) else [])]
         total = len(layout.left_ids) + controls.shape[1] + len(right)
         shared_length = self._readable(len(prefix), len(controls), total, keep)
+
+        def rows_of(part: slice) -> Tensor:
+            return self._rows_of(controls[part], right)[:, shared_length:]
+
+        yield from self._batches(len(controls), total - shared_length, rows_of, prefix[:shared_length], keep)
+
+    def run_rows(self, rows: Tensor, keep: int) -> Iterator[tuple[slice, Tensor]]:
+        """Run whole rows of any layout, in batches that are halved when memory runs out.
+
+        Args:
+            rows: (N, T) token ids.
+            keep: Logits at the end of each row.
+
+        Yields:
+            A slice of the rows and their logits, (B, keep, V).
+        """
+        return self._batches(len(rows), rows.shape[1], lambda part: rows[part].to(self.device), [], keep)
+
+    def _batches(
+        self, count: int, length: int, rows_of: Callable[[slice], Tensor], prefix: list[int], keep: int
+    ) -> Iterator[tuple[slice, Tensor]]:
         start = 0
-        while start < len(controls):
-            part = slice(start, min(start + self._rows(total - shared_length, keep), len(controls)))
-            rows = self._rows_of(controls[part], right)[:, shared_length:]
+        while start < count:
+            part = slice(start, min(start + self._rows(length, keep), count))
+            rows = rows_of(part)
             try:
-                logits = self._run(rows, prefix[:shared_length], keep)
+                logits = self._run(rows, prefix, keep)
             except (torch.OutOfMemoryError, RuntimeError) as error:
                 self._halve(part.stop - part.start, error)
                 continue
@@ -297,19 +327,22 @@ def reduce_logits(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tenso
 
     Args:
         logits: (B, M, V) at the M positions that predict the target.
-        target: (M,) token ids, or (B, M) where each row has its own.
+        target: (M,) token ids of all rows alike, or (B, M) of each; `BLANK` where a target has ended.
 
     Returns:
         Mean cross-entropy in nats (B,), whether every target token is the argmax (B,), and the least
         margin of the target over the best other token (B,).
     """
     logits = logits.float()
-    own = logits.gather(-1, target.expand(logits.shape[:2])[..., None])[..., 0]  # (B, M)
-    loss = (logits.logsumexp(-1) - own).mean(-1)
+    target = target.expand(len(logits), -1)  # (B, M)
+    has_ended = target == BLANK
+    own = logits.gather(-1, target.clamp(min=0)[..., None])[..., 0]  # (B, M)
+    losses = (logits.logsumexp(-1) - own).masked_fill(has_ended, 0)
     top, ids = logits.topk(2, dim=-1)
     is_best = ids[..., 0] == target
     margin = own - torch.where(is_best, top[..., 1], top[..., 0])
-    return loss, is_best.all(-1), margin.amin(-1)
+    loss = losses.sum(-1) / (~has_ended).sum(-1)
+    return loss, (is_best | has_ended).all(-1), margin.masked_fill(has_ended, torch.inf).amin(-1)
 
 
 def check_model(model: Any) -> None:

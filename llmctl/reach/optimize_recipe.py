@@ -1,0 +1,166 @@
+"""What `llmctl reach optimize` is told: the model, the data, what a control may be, and how to search."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from llmctl.runs import Recipe
+
+SLOT = "{question}"  # where the question goes in `data.prompt` and in `control.template`
+SearchMethod = Literal["gcg", "swap", "random"]
+
+
+class DataSettings(Recipe):
+    """Where the pairs of question and answer come from: exactly one of `path`, `task`, `pairs`."""
+
+    path: Path | None = None
+    """A JSONL file, one object a line, or a folder with train*.jsonl."""
+    held_out_path: Path | None = None
+    """Where the held-out pairs lie apart; null takes them from `path`."""
+    question: str = "question"
+    """The field of a row that holds the question."""
+    answer: str = "answer"
+    """The field of the answer; of a task, answer or solution."""
+    task: str | None = None
+    """As `llmctl tasks list` shows them."""
+    options: dict[str, Any] = {}
+    """Options of the task."""
+    train_split: str = "train"
+    """Split of the task that the control is chosen on."""
+    held_out_split: str = "test"
+    """Split of the task that it is judged on."""
+    pairs: tuple[tuple[str, str], ...] | None = None
+    """A small data set in the recipe itself: lists of a question and an answer."""
+    prompt: str = SLOT
+    """What is made of a question before it goes to the model, e.g. "Q: {question}\\nA:"."""
+    reply: str = "{answer}"
+    """What the model should emit; mind the leading space that most tokenizers want (" {answer}")."""
+    train: int = Field(default=64, ge=1)
+    """Pairs that the control is chosen on."""
+    held_out: int = Field(default=64, ge=0)
+    """Pairs that it is judged on, once, at the end; no question is in both."""
+    split_seed: int = Field(default=1, ge=0)
+    """Of the order in which pairs are drawn; 0 takes them as they stand."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> DataSettings:
+        given = [name for name in ("path", "task", "pairs") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"{' and '.join(given) or 'nothing'} is given, but the pairs come from exactly one of path, "
+                "task and pairs: give one of them"
+            )
+        if self.held_out_path is not None and self.path is None:
+            raise ValueError("held_out_path is given, but it goes with path only: leave it out")
+        if SLOT not in self.prompt:
+            raise ValueError(f"prompt is {self.prompt!r}, but it must hold {SLOT}")
+        if "{answer}" not in self.reply:
+            raise ValueError(f"reply is {self.reply!r}, but it must hold {{answer}}")
+        if self.task is not None and self.answer not in ("answer", "solution"):
+            raise ValueError(f"answer is {self.answer!r}, but of a task it must be answer or solution")
+        return self
+
+
+class ControlSettings(Recipe):
+    """What the control is and where it goes."""
+
+    k: int = Field(default=4, ge=1)
+    """Tokens of the control at most."""
+    position: Literal["before", "after", "system", "user_start", "user_end", "reply_start", "template"] = (
+        "before"
+    )
+    """Around the prompt's tokens (before, after), or a place of the chat template."""
+    template: tuple[dict[str, str], ...] | None = None
+    """Position template: a conversation with {control} once in it, and {question}."""
+    controls: Literal["any", "printable", "words"] = "any"
+    """Any token, those that decode to printable text, or whole words of the dictionary."""
+    dictionary: Path | None = None
+    """A word list, one a line; null is the system's."""
+    forbidden: tuple[int | str, ...] = ()
+    """Tokens that the control may not hold: ids, or texts whose every token is forbidden."""
+    allowed: tuple[int, ...] | None = None
+    """The only token ids that it may hold; null is the whole vocabulary."""
+    must_roundtrip: bool = False
+    """Only controls whose prompts, decoded and encoded again, give the same ids."""
+
+    @model_validator(mode="after")
+    def _template_fits(self) -> ControlSettings:
+        if (self.position == "template") != (self.template is not None):
+            raise ValueError(
+                f"position is {self.position!r} and template is {'given' if self.template else 'null'}, but "
+                "position template needs a template and no other takes one"
+            )
+        if self.template is not None and not any(SLOT in str(m.get("content")) for m in self.template):
+            raise ValueError(f"template has no {SLOT} in any message: put it where the question goes")
+        return self
+
+
+class SearchSettings(Recipe):
+    """How the control is searched for."""
+
+    method: SearchMethod = "gcg"
+    """Swaps that the gradient proposes (gcg), random swaps (swap), or whole controls at random (random)."""
+    steps: int = Field(default=64, ge=1)
+    """Steps at length k, at most."""
+    warm_steps: int = Field(default=4, ge=1)
+    """Steps at every shorter length, each of which starts from the best of the length before."""
+    candidates: int = Field(default=64, ge=1)
+    """Controls scored on the minibatch in a step."""
+    top_k: int = Field(default=128, ge=1)
+    """Tokens a position that the gradient proposes."""
+    minibatch: int = Field(default=16, ge=1)
+    """Training pairs of a step's gradient and candidates, drawn anew each step."""
+    finalists: int = Field(default=4, ge=1)
+    """The best of the minibatch that are then judged on all judging pairs."""
+    judge: int | None = Field(default=None, ge=1)
+    """Training pairs, always the same, that decide what is kept; null is all of them."""
+    patience: int = Field(default=0, ge=0)
+    """Leave a length after this many steps without improvement; 0 never does."""
+    stop_when_matched: bool = False
+    """Stop once every judging pair's answer is emitted."""
+
+
+class OptimizeSettings(Recipe):
+    """What `llmctl.reach.optimize` needs to know besides model and pairs."""
+
+    control: ControlSettings = ControlSettings()
+    """What the control is and where it goes."""
+    search: SearchSettings = SearchSettings()
+    """How it is searched for."""
+    seed: int = Field(default=0, ge=0)
+    """Root of all randomness."""
+
+
+class OptimizeRecipe(OptimizeSettings):
+    """A whole run of `llmctl reach optimize`."""
+
+    kind: ClassVar[str] = "reach-optimize"
+
+    model: str = "smollm2-135m"
+    """Alias, folder or Hub name."""
+    device: str = "auto"
+    """auto, cpu, cuda."""
+    dtype: str = "auto"
+    """auto, float32, bfloat16, float16."""
+    quantization: Literal["none", "nf4", "int8"] = "none"
+    """Through bitsandbytes."""
+    adapter: Path | None = None
+    """A PEFT adapter on the model."""
+    data: DataSettings
+    """Pairs of question and answer."""
+    baseline: SearchMethod | None = None
+    """A second search with as many tokens through the model as the first one took."""
+    compare: tuple[str, ...] = ()
+    """Controls written by hand, scored beside the one that is found."""
+
+    @model_validator(mode="after")
+    def _baseline_differs(self) -> OptimizeRecipe:
+        if self.baseline == self.search.method:
+            raise ValueError(
+                f"baseline and search.method are both {self.baseline!r}, but a baseline must be another "
+                "method: change it, or leave it out"
+            )
+        return self
