@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from llmctl.runs import stats
-from llmctl.runs.stats import Estimate, bootstrap_mean, clustered_rate, paired_bootstrap, wilson
+from llmctl.runs.stats import Estimate, bootstrap_mean, clustered_rate, paired_bootstrap, student_mean, wilson
 
 
 def test_wilson_at_five_of_ten():
@@ -186,3 +186,14 @@ def test_the_cluster_bootstrap_covers():
         estimate = bootstrap_mean(values, clusters, seed=0, resamples=1000)
         hits += estimate.low <= 0 <= estimate.high
     assert 0.89 <= hits / trials <= 0.99
+
+
+def test_students_interval_is_that_of_tables():
+    # t(0.975) is 12.706 with 1 degree of freedom, 4.303 with 2 and 3.182 with 3 (any table)
+    for values, t in (([1.0, 3.0], 12.706), ([1.0, 2.0, 3.0], 4.303), ([1.0, 2.0, 3.0, 4.0], 3.182)):
+        found = student_mean(values)
+        half = t * np.std(values, ddof=1) / len(values) ** 0.5
+        assert found.value == pytest.approx(np.mean(values)) and found.n == len(values)
+        assert (found.low, found.high) == pytest.approx((found.value - half, found.value + half), rel=2e-3)
+    assert student_mean([2.0]) == Estimate(2.0, None, None, 1)
+    assert student_mean([]) == Estimate(None, None, None, 0)
