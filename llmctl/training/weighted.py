@@ -90,7 +90,9 @@ class WeightedTrainer(SFTTrainer):
         super().__init__(*args, **kwargs)
         self.data_collator = WeightedCollator(self.data_collator)
         self.label_tokens = 0.0  # trained on so far, over all processes
-        self._evaluated = torch.zeros(2)  # of the evaluation under way: weighted NLL, label tokens
+        self._evaluated = torch.zeros(
+            2, dtype=torch.float64
+        )  # of the evaluation under way: weighted NLL, label tokens
         # The loss is divided by the label tokens of the whole step below, for every architecture.
         self.model_accepts_loss_kwargs = True
         self._loss_shifts_labels = True
