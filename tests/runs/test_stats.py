@@ -194,6 +194,6 @@ def test_students_interval_is_that_of_tables():
         found = student_mean(values)
         half = t * np.std(values, ddof=1) / len(values) ** 0.5
         assert found.value == pytest.approx(np.mean(values)) and found.n == len(values)
-        assert (found.low, found.high) == pytest.approx((found.value - half, found.value + half), rel=2e-3)
+        assert (found.high - found.value, found.value - found.low) == pytest.approx((half, half), rel=2e-3)
     assert student_mean([2.0]) == Estimate(2.0, None, None, 1)
     assert student_mean([]) == Estimate(None, None, None, 0)
