@@ -154,6 +154,36 @@ def bootstrap_mean(
     return Estimate(mean, float(low), float(high), len(numbers), count)
 
 
+def bootstrap_ratio(sums: ArrayLike, sizes: ArrayLike, seed: int = 0, resamples: int = RESAMPLES) -> Estimate:
+    """Percentile bootstrap of a mean whose values come in units: all sums over all sizes.
+
+    For a loss a token, say, where rows are the units: rows are drawn, not tokens.
+
+    Args:
+        sums: (U,) sum of the values of each unit.
+        sizes: (U,) number of the values of each unit, positive.
+        seed: Of the resampling.
+        resamples: How many.
+
+    Returns:
+        The ratio; with a single unit there are no bounds. `n` counts units.
+
+    Raises:
+        ValueError: A number is not finite, or the lengths differ.
+    """
+    totals, counts = _values(sums, "sums"), _values(sizes, "sizes")
+    if len(totals) != len(counts):
+        raise ValueError(f"{len(totals)} sums but {len(counts)} sizes: one for each unit is needed")
+    if not len(totals):
+        return Estimate(None, None, None, 0)
+    ratio = float(totals.sum() / counts.sum())
+    if len(totals) == 1:
+        return Estimate(ratio, None, None, 1)
+    means = _resampled_means(totals, counts, np.random.default_rng(seed), resamples)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return Estimate(ratio, float(low), float(high), len(totals))
+
+
 def student_mean(values: ArrayLike) -> Estimate:
     """Interval of a mean over a few independent repetitions, such as seeds: mean ± t s / √n.
 

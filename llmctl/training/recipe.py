@@ -32,7 +32,7 @@ class DataSettings(Recipe):
     """Which rows are trained on, and which are held out."""
 
     task: TaskData | None = None
-    """A task with reference solutions; exactly one of task and path is given."""
+    """A task with reference solutions; where neither task nor path is given, the built-in sort task."""
     path: str | None = None
     """A JSONL file (messages, prompt and completion, or text), a .txt file, or a data set on the Hub."""
     config: str | None = None
@@ -54,13 +54,19 @@ class DataSettings(Recipe):
     seed: int = Field(default=0, ge=0)
     """Of the choice and the order of rows."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _default_source(cls, content: Any) -> Any:
+        if isinstance(content, dict) and content.get("task") is None and content.get("path") is None:
+            return {**content, "task": {}}
+        return content
+
     @model_validator(mode="after")
     def _one_source(self) -> DataSettings:
-        if (self.task is None) == (self.path is None):
-            said = "neither is given" if self.task is None else "both are given"
+        if self.task is not None and self.path is not None:
             raise ValueError(
-                f"one of data.task and data.path is needed, but {said}: "
-                "set data.path to a file, or data.task.name to a task and data.path=null"
+                f"data.task is {self.task.name} and data.path is {self.path}, but rows come from one of them: "
+                "set data.task=null, or data.path=null"
             )
         return self
 
@@ -114,7 +120,7 @@ class SftRecipe(Recipe):
     """An adapter to go on training."""
     architecture: Architecture | None = None
     """Train this from scratch; of `model` only the tokenizer is taken then."""
-    data: DataSettings = DataSettings(task=TaskData())
+    data: DataSettings = DataSettings()
     """Rows."""
     train: TrainSettings = TrainSettings()
     """How."""

@@ -46,7 +46,7 @@ def build_config(architecture: Architecture, tokenizer: PreTrainedTokenizerBase)
     known = set(make().to_dict())
     if unknown := sorted(set(architecture.options) - known):
         raise UserError(
-            f"architecture.options has {', '.join(unknown)}, which {make.__name__} does not know: see its fields"
+            f"architecture.options has {', '.join(unknown)}, but {make.__name__} has no such field: drop it"
         )
     sizes = {
         "vocab_size": len(tokenizer),

@@ -136,8 +136,8 @@ def to_row(fields: Mapping[str, Any], place: str, text_field: str = "text") -> R
     text = fields.get(text_field)
     if not isinstance(text, str) or not text.strip():
         raise UserError(
-            f"{place} has {', '.join(map(repr, fields)) or 'no fields'}, but messages, prompt and completion, "
-            f"or text in {text_field!r} is needed: set data.text_field to the field that holds the text"
+            f"{place} has {', '.join(map(repr, fields)) or 'no fields'}, but messages, or prompt and "
+            f"completion, or text in {text_field!r} is needed: set data.text_field to the text's field"
         )
     return {"text": text, **extra}
 

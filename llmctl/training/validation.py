@@ -35,7 +35,7 @@ class RowLosses:
 
 
 def perplexity(loss: float) -> float:
-    """exp of a loss in nats a token; infinity where that is beyond a float."""
+    """The exponential of a loss in nats a token; infinity where that is beyond a float."""
     return math.exp(loss) if loss < 700 else math.inf
 
 
@@ -59,7 +59,7 @@ def row_losses(model: nn.Module, data: Prepared, batch_size: int, pad_id: int = 
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
             call = _pad([ids[row] for row in rows], [labels[row] for row in rows], pad_id, device)
-            found = score_labels(model, head, {**call, "use_cache": False})
+            found: Any = score_labels(model, head, {**call, "use_cache": False})
             sums = found.log_probs.double().sum(1).tolist()
             counts = found.label_mask.sum(1).tolist()
             for row, total, count in zip(rows, sums, counts, strict=True):

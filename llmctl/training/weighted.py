@@ -141,9 +141,10 @@ class WeightedTrainer(SFTTrainer):
         self._evaluated = torch.zeros(2, dtype=torch.float64)
         output = super().evaluation_loop(*args, **kwargs)
         nll, tokens = self.accelerator.reduce(self._evaluated.to(self.args.device), "sum").tolist()
-        for name in output.metrics or {}:
+        metrics = output.metrics or {}
+        for name in metrics:
             if name.endswith("_loss"):
-                output.metrics[name] = nll / tokens if tokens else 0.0
+                metrics[name] = nll / tokens if tokens else 0.0
         return output
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
