@@ -65,8 +65,8 @@ class DataSettings(Recipe):
     def _one_source(self) -> DataSettings:
         if self.task is not None and self.path is not None:
             raise ValueError(
-                f"data.task is {self.task.name} and data.path is {self.path}, but rows come from one of them: "
-                "set data.task=null, or data.path=null"
+                f"data.task is {self.task.name} and data.path is {self.path}, but rows come from one of "
+                "them: set data.task=null, or data.path=null"
             )
         return self
 

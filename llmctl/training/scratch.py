@@ -117,17 +117,19 @@ def make_model(
     from transformers import AutoModelForCausalLM
 
     from llmctl.gin import register
+    from llmctl.models.quiet import quiet_libraries
 
     if folder.is_dir():
         return folder
-    register()
-    config = build_config(architecture, tokenizer)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(config).to(torch.float32)
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
-    model.save_pretrained(part)
-    tokenizer.save_pretrained(part)
+    with quiet_libraries():
+        register()
+        config = build_config(architecture, tokenizer)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = AutoModelForCausalLM.from_config(config).to(torch.float32)
+        model.save_pretrained(part)
+        tokenizer.save_pretrained(part)
     os.replace(part, folder)
     return folder

@@ -34,9 +34,9 @@ class RowLosses:
         return {"nll": list(self.nll), "tokens": list(self.tokens)}
 
 
-def perplexity(loss: float) -> float:
-    """The exponential of a loss in nats a token; infinity where that is beyond a float."""
-    return math.exp(loss) if loss < 700 else math.inf
+def perplexity(loss: float) -> float | None:
+    """The exponential of a loss in nats a token; None where that is beyond a float."""
+    return math.exp(loss) if loss < 700 else None
 
 
 @torch.no_grad()
