@@ -93,7 +93,7 @@ def view_graph(
     others = adjacency * (1 - torch.eye(len(ids), device=adjacency.device))
     return GraphView(
         layer=layer,
-        tokens=[loaded.tokenizer.decode([token]) for token in ids],
+        tokens=[str(loaded.tokenizer.decode([token])) for token in ids],
         adjacency=adjacency.tolist(),
         hears=(others > 0).sum(1).tolist(),
         heard_by=(others > 0).sum(0).tolist(),

@@ -13,7 +13,7 @@ from llmctl.training.config import TrainSettings
 from llmctl.training.data import fingerprint_rows, prepare, read_rows
 from llmctl.training.inputs import check_sft, write_rows
 from llmctl.training.recipe import SftRecipe
-from llmctl.training.result import TrainResult
+from llmctl.training.result import TrainResult, perplexity
 from llmctl.training.sources import Rows
 
 VALIDATIONS = "validations"  # the journal of losses row by row
@@ -153,8 +153,6 @@ def summarize(run: Run, recipe: SftRecipe, result: TrainResult, rows: Rows) -> d
         "passes": passes(recipe.train, result),
     }
     if validations:
-        from llmctl.training.validation import perplexity
-
         before, after = validations["before"], validations["after"]
         for name, line in (("before", before), ("after", after)):
             loss = bootstrap_ratio(line["nll"], line["tokens"], recipe.data.seed)
@@ -166,8 +164,6 @@ def summarize(run: Run, recipe: SftRecipe, result: TrainResult, rows: Rows) -> d
 
 def passes(settings: TrainSettings, result: TrainResult) -> list[dict[str, Any]]:
     """Mean training loss and validation loss of each pass over the rows; the last may be cut short."""
-    from llmctl.training.validation import perplexity
-
     length = -(-result.rows // (settings.batch_size * settings.accumulation))  # steps of a whole pass
     if settings.max_steps is None and result.steps != length:
         length = max(1, round(result.steps / settings.epochs))  # several processes share a step

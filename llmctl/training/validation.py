@@ -34,11 +34,6 @@ class RowLosses:
         return {"nll": list(self.nll), "tokens": list(self.tokens)}
 
 
-def perplexity(loss: float) -> float | None:
-    """The exponential of a loss in nats a token; None where that is beyond a float."""
-    return math.exp(loss) if loss < 700 else None
-
-
 @torch.no_grad()
 def row_losses(model: nn.Module, data: Prepared, batch_size: int, pad_id: int = 0) -> RowLosses:
     """Losses of a model on prepared rows, without dropout; the model's mode is as before afterwards.

@@ -57,7 +57,7 @@ def _adapters(recipe: CompareRecipe) -> list[Arm]:
     gin = _gin_config(SparseGinConfig, recipe.train.gin)
     _check_layers(config, gin)
     budget = recipe.budget or count_sparse_gin(config, gin)
-    found: dict[str, Arm] = {BASE: Arm(BASE, "not trained", 0, None)}
+    found: dict[str, Arm] = {BASE: Arm(BASE, "–", 0, None)}
     if "lora" in recipe.arms:
         found["lora"] = _lora_arm(recipe, config, budget)
         budget = found["lora"].parameters

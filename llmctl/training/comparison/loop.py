@@ -5,9 +5,8 @@ Seeds are the outer loop, so that a machine which slows down on the way slows al
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,11 @@ from llmctl.models.quiet import quiet_libraries
 from llmctl.runs import Run, progress
 from llmctl.training.comparison.arms import Arm, resolve_arms
 from llmctl.training.comparison.recipe import CompareRecipe
+from llmctl.training.comparison.unit import UnitJob, run_unit, spawn_unit
 from llmctl.training.config import TrainSettings
 from llmctl.training.data import fingerprint_rows
 from llmctl.training.inputs import check_model, check_text, write_rows
+from llmctl.training.sft import step_reporter
 from llmctl.training.sources import Rows, get_rows
 
 UNITS, SEARCH = "units", "search"  # journals
@@ -33,9 +34,8 @@ class Files:
 
     training: Path
     validation: Path
-    fit: Path
-    search_training: Path | None = None
-    search_validation: Path | None = None
+    fit: Path  # training rows that the training loss is taken on
+    search: Files | None = None  # for the choice of learning rates
 
 
 def check_compare(recipe: CompareRecipe) -> tuple[Rows, list[Arm]]:
@@ -44,7 +44,7 @@ def check_compare(recipe: CompareRecipe) -> tuple[Rows, list[Arm]]:
     Raises:
         UserError: Model or data is missing, there are too few rows, or the budget can not be met.
     """
-    for architecture in (recipe.architectures or {"": None}).values():
+    for architecture in recipe.architectures.values() if recipe.architectures else (None,):
         check_model(recipe.model, architecture)
     rows = get_rows(recipe.data)
     if not rows.validation:
@@ -88,12 +88,13 @@ def run_comparison(
     from llmctl.training.comparison.summary import summarize
 
     rows, arms = check_compare(recipe) if checked is None else checked
-    _pin(run, recipe, rows)
-    files = _write_files(run, recipe, rows)
-    rates = _choose_rates(run, recipe, arms, files, quiet)
+    run.pin(rows_fingerprint=fingerprint_rows([*rows.training, *rows.validation]))
+    if recipe.architectures is None:
+        run.pin(model_fingerprint=fingerprint(resolve(recipe.model)))
+    work = _Work(run, recipe, write_files(run, recipe, rows), quiet)
+    rates = work.choose_rates([arm for arm in arms if arm.settings is not None])
     for seed, arm in _plan(recipe, arms):
-        settings = _settings(recipe, arm, rates.get(arm.name), seed)
-        _do_unit(run, recipe, UNITS, unit_key(arm, seed), arm, settings, files, quiet)
+        work.do_unit(unit_key(arm, seed), arm, rates.get(arm.name), seed)
     metrics = summarize(run, recipe, arms, rates, rows)
     run.write_metrics(metrics)
     write_comparison_report(run, recipe, metrics)
@@ -105,20 +106,17 @@ def unit_key(arm: Arm, seed: int) -> str:
     return arm.name if arm.settings is None else f"{arm.name}/{seed}"
 
 
-def _plan(recipe: CompareRecipe, arms: list[Arm]) -> Iterator[tuple[int, Arm]]:
-    for seed in recipe.seeds:
-        for arm in arms:
-            if arm.settings is not None or seed == recipe.seeds[0]:
-                yield seed, arm
+def read_units(run: Run) -> dict[str, dict[str, Any]]:
+    """The finished units by key."""
+    return {line["key"]: line for line in run.journal(UNITS)}
 
 
-def _pin(run: Run, recipe: CompareRecipe, rows: Rows) -> None:
-    run.pin(rows_fingerprint=fingerprint_rows([*rows.training, *rows.validation]))
-    if recipe.architectures is None:
-        run.pin(model_fingerprint=fingerprint(resolve(recipe.model)))
+def write_files(run: Run, recipe: CompareRecipe, rows: Rows) -> Files:
+    """Write the rows as all arms train on them.
 
-
-def _write_files(run: Run, recipe: CompareRecipe, rows: Rows) -> Files:
+    Raises:
+        UserError: There is too little text to hold any out.
+    """
     with quiet_libraries():
         from llmctl.models.loading import load_tokenizer
         from llmctl.training.scratch import load_scratch_tokenizer
@@ -135,89 +133,82 @@ def _write_files(run: Run, recipe: CompareRecipe, rows: Rows) -> Files:
     fit = run.write_text("data/fit.jsonl", "".join(lines[:held]))
     if not is_searching(recipe):
         return Files(training, validation, fit)
+    # Rows of their own: the comparison's validation rows take no part in the choice of a rate.
     cut = recipe.search.rows
-    return Files(
-        training,
-        validation,
-        fit,
-        run.write_text("data/search-train.jsonl", "".join(lines[cut:])),
-        run.write_text("data/search-validation.jsonl", "".join(lines[:cut])),
-    )
+    trials = run.write_text("data/search-train.jsonl", "".join(lines[cut:]))
+    judged = run.write_text("data/search-validation.jsonl", "".join(lines[:cut]))
+    return Files(training, validation, fit, Files(trials, judged, judged))
 
 
-def _settings(recipe: CompareRecipe, arm: Arm, rate: float | None, seed: int) -> TrainSettings:
-    chosen = recipe.train.learning_rate if rate is None else rate
-    return (arm.settings or recipe.train).model_copy(update={"learning_rate": chosen, "seed": seed})
+def _plan(recipe: CompareRecipe, arms: list[Arm]) -> Iterator[tuple[int, Arm]]:
+    for seed in recipe.seeds:
+        for arm in arms:
+            if arm.settings is not None or seed == recipe.seeds[0]:
+                yield seed, arm
 
 
-def _choose_rates(
-    run: Run, recipe: CompareRecipe, arms: list[Arm], files: Files, quiet: bool
-) -> dict[str, float]:
-    """The learning rate of each trained arm: the recipe's, or the best of its trials."""
-    trained = [arm for arm in arms if arm.settings is not None]
-    if not is_searching(recipe):
-        only = recipe.search.rates[0] if recipe.search.rates else recipe.train.learning_rate
-        return {arm.name: only for arm in trained}
-    if files.search_training is None or files.search_validation is None:
-        raise ValueError("a search without its rows")
-    # Rows and seed of their own: the comparison's validation rows and seeds take no part in the choice.
-    apart = Files(files.search_training, files.search_validation, files.search_validation)
-    seed, chosen = max(recipe.seeds) + 1, {}
-    for arm in trained:
-        for rate in recipe.search.rates:
-            settings = _settings(recipe, arm, rate, seed)
-            if recipe.search.steps is not None:
-                settings = settings.model_copy(update={"max_steps": recipe.search.steps})
-            _do_unit(run, recipe, SEARCH, f"{arm.name}/{rate:g}", arm, settings, apart, quiet)
-        losses = {line["key"]: line["validation_loss"] for line in run.journal(SEARCH)}
-        chosen[arm.name] = min(recipe.search.rates, key=lambda rate: losses[f"{arm.name}/{rate:g}"])
-    return chosen
+@dataclass(frozen=True)
+class _Work:
+    """What all units share."""
 
+    run: Run
+    recipe: CompareRecipe
+    files: Files
+    quiet: bool
 
-def _do_unit(
-    run: Run,
-    recipe: CompareRecipe,
-    journal: str,
-    key: str,
-    arm: Arm,
-    settings: TrainSettings,
-    files: Files,
-    quiet: bool,
-) -> None:
-    """Train and measure, unless the journal has it; the folder of a trial is removed afterwards."""
-    from llmctl.training.comparison.unit import UnitJob, run_unit, spawn_unit
+    def choose_rates(self, trained: Sequence[Arm]) -> dict[str, float]:
+        """The learning rate of each trained arm: the recipe's, or the best of its trials."""
+        search = self.recipe.search
+        if not is_searching(self.recipe):
+            only = search.rates[0] if search.rates else self.recipe.train.learning_rate
+            return {arm.name: only for arm in trained}
+        chosen = {}
+        for arm in trained:
+            for rate in search.rates:
+                self.do_trial(f"{arm.name}/{rate:g}", arm, rate)
+            losses = {line["key"]: line["validation_loss"] for line in self.run.journal(SEARCH)}
+            chosen[arm.name] = min(search.rates, key=lambda rate: losses[f"{arm.name}/{rate:g}"])
+        return chosen
 
-    book = run.journal(journal)
-    output = run.path(f"{'models' if journal == UNITS else 'trials'}/{key.replace('/', '-')}")
-    if key not in book:
-        is_search = journal == SEARCH
-        job = UnitJob(
-            model=recipe.model if arm.architecture else str(resolve(recipe.model)),
+    def do_trial(self, key: str, arm: Arm, rate: float) -> None:
+        """Train once with a rate, with a seed that the comparison does not use."""
+        settings = self._settings(arm, rate, max(self.recipe.seeds) + 1)
+        if self.recipe.search.steps is not None:
+            settings = settings.model_copy(update={"max_steps": self.recipe.search.steps})
+        output = self.run.path(f"trials/{key.replace('/', '-')}")
+        if key not in self.run.journal(SEARCH):
+            job = self._job(arm, settings, self.files.search or self.files, output)
+            self._run(SEARCH, key, f"try {key.replace('/', ', ')}", job)
+        shutil.rmtree(output, ignore_errors=True)
+
+    def do_unit(self, key: str, arm: Arm, rate: float | None, seed: int) -> None:
+        """Train an arm with a seed and measure it, unless the journal has that."""
+        output = self.run.path(f"models/{key.replace('/', '-')}")
+        if key not in self.run.journal(UNITS):
+            job = self._job(arm, self._settings(arm, rate, seed), self.files, output)
+            job = job.model_copy(update={"curve": self.recipe.curve, "accuracy": self.recipe.accuracy})
+            self._run(UNITS, key, key.replace("/", ", seed "), job)
+        # What is not trained leaves nothing, and random first weights are made anew from the seed.
+        shutil.rmtree(output if arm.settings is None else output / "start", ignore_errors=True)
+
+    def _settings(self, arm: Arm, rate: float | None, seed: int) -> TrainSettings:
+        chosen = self.recipe.train.learning_rate if rate is None else rate
+        return (arm.settings or self.recipe.train).model_copy(update={"learning_rate": chosen, "seed": seed})
+
+    def _job(self, arm: Arm, settings: TrainSettings, files: Files, output: Path) -> UnitJob:
+        return UnitJob(
+            model=self.recipe.model if arm.architecture else str(resolve(self.recipe.model)),
             architecture=arm.architecture,
             settings=settings,
             is_trained=arm.settings is not None,
-            training=files.training,
-            validation=files.validation,
-            fit=files.fit,
-            output=output,
-            data=recipe.data,
-            **({} if is_search else {"curve": recipe.curve, "accuracy": recipe.accuracy}),
+            training=files.training.resolve(),
+            validation=files.validation.resolve(),
+            fit=files.fit.resolve(),
+            output=output.resolve(),
+            data=self.recipe.data,
         )
-        label = f"{'try ' if is_search else ''}{key.replace('/', ', ' if is_search else ', seed ')}"
-        with progress(None, label, "steps", quiet=quiet) as bar:
-            from llmctl.training.sft import step_reporter
 
-            book.append(key, (spawn_unit if recipe.isolate else run_unit)(job, step_reporter(bar)))
-    leftovers = [output] if journal == SEARCH or arm.settings is None else [output / "start"]
-    for folder in leftovers:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def read_units(run: Run) -> dict[str, dict[str, Any]]:
-    """The finished units by key."""
-    return {line["key"]: line for line in run.journal(UNITS)}
-
-
-def count_rows(path: Path) -> int:
-    """Rows of a JSONL file of the run."""
-    return sum(1 for line in path.read_text(encoding="utf-8").splitlines() if json.loads(line))
+    def _run(self, journal: str, key: str, label: str, job: UnitJob) -> None:
+        with progress(None, label, "steps", quiet=self.quiet) as bar:
+            do = spawn_unit if self.recipe.isolate else run_unit
+            self.run.journal(journal).append(key, do(job, step_reporter(bar)))

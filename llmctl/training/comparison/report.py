@@ -13,11 +13,11 @@ from llmctl.training.comparison.summary import FIGURES
 from llmctl.training.comparison.verdict import label, verdicts
 
 COLUMNS = {  # figure -> (heading, format)
-    "trainable_parameters": ("trained parameters", ",.0f"),
-    "train_loss": ("train loss", ".4f"),
-    "validation_loss": ("validation loss", ".4f"),
-    "perplexity": ("perplexity", ".3f"),
-    "generalization_gap": ("gap", "+.4f"),
+    "trainable_parameters": ("trained", ",.0f"),
+    "train_loss": ("train loss", ".3f"),
+    "validation_loss": ("val. loss", ".3f"),
+    "perplexity": ("perplexity", ".2f"),
+    "generalization_gap": ("gap", "+.3f"),
     "accuracy": ("accuracy", ".3f"),
     "seconds_per_step": ("s a step", ".3f"),
     "peak_memory": ("peak MiB", ",.0f"),
@@ -119,7 +119,7 @@ def _cell(found: Mapping[str, Any], form: str, name: str) -> str | None:
         return None
     if found["low"] is None or name == "trainable_parameters":
         return f"{found['value']:{form}}"
-    return f"{found['value']:{form}} ± {(found['high'] - found['low']) / 2:{form.lstrip('+')}}"
+    return f"{found['value']:{form}} ± {(found['high'] - found['low']) / 2:.2g}"
 
 
 def _number(value: float | None, form: str) -> str | None:

@@ -12,8 +12,8 @@ from llmctl.runs import Estimate, Run, bootstrap_ratio, student_mean
 from llmctl.training.comparison.arms import BASE, Arm, mismatch
 from llmctl.training.comparison.loop import SEARCH, is_searching, read_units, unit_key
 from llmctl.training.comparison.recipe import CompareRecipe
+from llmctl.training.result import perplexity
 from llmctl.training.sources import Rows
-from llmctl.training.validation import perplexity
 
 Unit = Mapping[str, Any]
 

@@ -8,20 +8,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
-from llmctl.training.checkpoints import Progress
 from llmctl.training.comparison.memory import PeakMemory
-from llmctl.training.comparison.probe import Probe, read_probe
 from llmctl.training.comparison.recipe import Accuracy, Curve
 from llmctl.training.config import TrainSettings
 from llmctl.training.data import Prepared, prepare, read_rows
-from llmctl.training.launcher import STOP_WITH_PARENT, run_child
 from llmctl.training.recipe import Architecture, DataSettings
 from llmctl.training.result import TrainResult, write_json
-from llmctl.training.validation import RowLosses, row_losses
+
+if TYPE_CHECKING:
+    from llmctl.training.checkpoints import Progress
+    from llmctl.training.validation import RowLosses
 
 RESULT, PROBE = "unit.json", "probe.jsonl"
 
@@ -72,6 +72,7 @@ def spawn_unit(job: UnitJob, progress: Progress | None = None) -> dict[str, Any]
         LlmctlError: The process failed otherwise.
     """
     from llmctl.runs.files import read_json
+    from llmctl.training.launcher import STOP_WITH_PARENT, run_child
 
     job.output.mkdir(parents=True, exist_ok=True)
     file = job.output / "job.json"
@@ -101,7 +102,9 @@ def run_unit(job: UnitJob, progress: Progress | None = None, *, alone: bool = Fa
 
     with quiet_libraries():
         from llmctl.models.loading import load
+        from llmctl.training.comparison.probe import Probe
         from llmctl.training.run import train
+        from llmctl.training.validation import row_losses
 
         memory = PeakMemory()
         start = _start_model(job)
@@ -152,6 +155,7 @@ def _prepare(rows: Path, tokenizer: Any, job: UnitJob, first: int | None = None)
 
 def _curve_loss(job: UnitJob, start: str, model: Any) -> float:
     from llmctl.models.loading import load_tokenizer
+    from llmctl.training.validation import row_losses
 
     data = _prepare(job.validation, load_tokenizer(start), job, job.curve.rows)
     return row_losses(model, data, job.settings.batch_size).loss
@@ -165,6 +169,8 @@ def _findings(job: UnitJob, trained: _Trained, losses: dict[str, RowLosses]) -> 
     found["trainable_parameters"] = result.trainable_parameters if result is not None else 0
     if result is None:
         return found | {"seconds_per_step": None, "peak_memory": None}
+    from llmctl.training.comparison.probe import read_probe
+
     steps = read_probe(job.output / PROBE).values()
     seconds = [line["seconds"] for line in steps if "seconds" in line]
     peaks = [line["peak_mib"] for line in steps if "peak_mib" in line]
@@ -211,7 +217,13 @@ def _is_right(task: Any, problem: Any, reply: Any) -> bool:
 def main(arguments: Sequence[str]) -> int:
     """`python -m llmctl.training.comparison job.json`: one unit, its result beside the job."""
     from llmctl.errors import UserError
-    from llmctl.training.launcher import ERROR_PREFIX, USER_ERROR, print_step, stop_with_parent
+    from llmctl.training.launcher import (
+        ERROR_PREFIX,
+        STOP_WITH_PARENT,
+        USER_ERROR,
+        print_step,
+        stop_with_parent,
+    )
 
     if STOP_WITH_PARENT in arguments:
         stop_with_parent()
