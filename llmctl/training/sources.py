@@ -75,7 +75,9 @@ def _stream(data: DataSettings, apart: bool) -> Iterator[tuple[Row, Any]]:
     path = data.validation_path if apart and data.validation_path is not None else data.path
     split = data.validation_split if apart and data.validation_split is not None else data.split
     for place, fields in _fields(str(path), data.config, split, data.seed):
-        yield to_row(fields, place, data.text_field), None
+        text = fields.get(data.text_field)
+        if not (isinstance(text, str) and not text.strip()):  # texts from the Hub have blank lines among them
+            yield to_row(fields, place, data.text_field), None
 
 
 def _task_rows(task: TaskData, seed: int, apart: bool) -> Iterator[tuple[Row, Any]]:
@@ -134,7 +136,7 @@ def to_row(fields: Mapping[str, Any], place: str, text_field: str = "text") -> R
         prompt = _as_messages(fields["prompt"], "user")
         return {"messages": [*prompt, *_as_messages(fields["completion"], "assistant")], **extra}
     text = fields.get(text_field)
-    if not isinstance(text, str) or not text.strip():
+    if not isinstance(text, str):
         raise UserError(
             f"{place} has {', '.join(map(repr, fields)) or 'no fields'}, but messages, or prompt and "
             f"completion, or text in {text_field!r} is needed: set data.text_field to the text's field"
