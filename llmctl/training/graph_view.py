@@ -152,14 +152,19 @@ def write_figures(view: GraphView, folder: Path, form: str = "png") -> list[Path
     paths = []
     for name, draw in drawings.items():
         path = folder / f"layer-{view.layer}-{name}.{form}"
-        data = io.BytesIO()
-        # No metadata: the same picture is the same file on another day.
-        draw(view).savefig(
-            data, format=form, metadata={"Date": None} if form == "svg" else {"Software": None}
-        )
-        write_bytes(path, data.getvalue())
+        write_bytes(path, _render(draw(view), form))
         paths.append(path)
     return paths
+
+
+def _render(figure: Any, form: str) -> bytes:
+    """The picture's file, the same bytes for the same picture: no date, no version, no random names."""
+    from matplotlib import rc_context
+
+    data = io.BytesIO()
+    with rc_context({"svg.hashsalt": "llmctl"}):
+        figure.savefig(data, format=form, metadata={"Date": None} if form == "svg" else {"Software": None})
+    return data.getvalue()
 
 
 def draw_adjacency(view: GraphView) -> Any:

@@ -122,10 +122,12 @@ def run_unit(job: UnitJob, progress: Progress | None = None, *, alone: bool = Fa
             )
             trained = _as_trained(start, result)
         loaded = load(trained.model, adapter=trained.adapter, dtype=job.settings.dtype)
-        losses = {
-            name: row_losses(loaded.model, _prepare(rows, loaded.tokenizer, job), job.settings.batch_size)
-            for name, rows in (("validation", job.validation), ("fit", job.fit))
+        files = {"validation": job.validation, "fit": job.fit}
+        by_file = {  # a trial is judged on one file alone
+            rows: row_losses(loaded.model, _prepare(rows, loaded.tokenizer, job), job.settings.batch_size)
+            for rows in dict.fromkeys(files.values())
         }
+        losses = {name: by_file[rows] for name, rows in files.items()}
         del loaded
         return _findings(job, trained, losses)
 
