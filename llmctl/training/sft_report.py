@@ -91,8 +91,11 @@ def draw_losses(metrics: Mapping[str, Any]) -> Any:
     axes = figure.subplots()
     losses = metrics["losses"]
     steps = range(1, len(losses) + 1)
-    axes.plot(steps, losses, color=PALE, linewidth=1, label="training, each step")
-    axes.plot(steps, running_mean(losses), color=COLOUR, label="training, running mean")
+    smooth = running_mean(losses)
+    axes.plot(
+        steps, losses, color=PALE, linewidth=1, label=None if smooth == losses else "training, each step"
+    )
+    axes.plot(steps, smooth, color=COLOUR, label="training" if smooth == losses else "training, running mean")
     points = [
         (line["steps"], line["validation_loss"]) for line in metrics["passes"] if "validation_loss" in line
     ]

@@ -10,6 +10,7 @@ from llmctl.training.comparison.verdict import label
 from llmctl.training.sft_report import running_mean
 
 COLOURS = ("#1f6fb4", "#d1495b", "#59a869", "#e0a030", "#7d5ba6")
+LINES = ("-", "--", "-.", ":")  # arms may lie on one another
 GREY = "#8a8a8a"
 
 
@@ -24,18 +25,27 @@ def draw_curves(metrics: Mapping[str, Any]) -> Any:
     names = [name for name in metrics["comparison"]["arms"] if name != "base"]
     figure = new_figure(9.0, 4.0)
     left, right = figure.subplots(1, 2)
-    for name in names:
+    for number, name in enumerate(names):
+        style = {"linestyle": LINES[number % len(LINES)]}
         colour, curves = colours(metrics["comparison"]["arms"])[name], metrics["curves"][name]
         smooth = [running_mean(losses) for losses in curves["training"].values()]
-        _band(left, range(1, len(smooth[0]) + 1), smooth, colour, label(name))
+        _band(left, range(1, len(smooth[0]) + 1), smooth, colour, label(name), **style)
         points = list(curves["validation"].values())
         marks = [step for step, _ in points[0]]
-        _band(right, marks, [[loss for _, loss in line] for line in points], colour, label(name), marker="o")
+        _band(
+            right,
+            marks,
+            [[loss for _, loss in line] for line in points],
+            colour,
+            label(name),
+            marker="o",
+            **style,
+        )
     if "base" in metrics:
         base = metrics["curves"]["base"]["validation"]
         right.axhline(next(iter(base.values()))[-1][1], color=GREY, linestyle=":", label="base")
     left.set(xlabel="step", ylabel="loss, nats a token", title="training")
-    right.set(xlabel="step", title="validation")
+    right.set(xlabel="step", title="validation" + (", dotted: base" if "base" in metrics else ""))
     left.legend(frameon=False, fontsize=8)
     return figure
 
