@@ -62,6 +62,8 @@ def _difference(found: Mapping[str, Any]) -> str:
     way = direction(found)
     if way:
         return f"{told} {first} predicts held-out rows {'better' if way < 0 else 'worse'} than {second}."
+    if seeds.low is None:
+        return f"{told} One seed has no interval, so this decides nothing."
     if _sign(seeds) or _sign(rows):
         missing = "over rows" if _sign(seeds) else "over seeds"
         return f"{told} The interval {missing} does not exclude zero, so this decides nothing."
@@ -80,15 +82,10 @@ def _cost(found: Mapping[str, Any]) -> str:
 
 
 def _gap(metrics: Mapping[str, Any]) -> str:
-    gaps = {
-        name: metrics[name]["generalization_gap"]["value"]
-        for name in metrics["comparison"]["arms"]
-        if name != BASE
-    }
-    if len(gaps) < 2:
-        return ""
+    gaps = {name: metrics[name]["generalization_gap"]["value"] for name in metrics["comparison"]["arms"]}
     listed = ", ".join(f"{label(name)} {gap:+.3f}" for name, gap in gaps.items())
-    return f"Generalization gap (validation minus training loss, both after training): {listed}."
+    told = f"Generalization gap (validation minus training loss, both after training): {listed}."
+    return f"{told} That of base is how much harder the validation rows are." if BASE in gaps else told
 
 
 def _sizes(metrics: Mapping[str, Any]) -> str:

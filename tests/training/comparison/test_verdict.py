@@ -32,4 +32,4 @@ def test_a_difference_counts_where_seeds_and_rows_agree(seeds, rows, way, words)
 
 def test_with_one_seed_nothing_is_decided():
     one = found((-0.2, -0.1), (-0.3, -0.1)) | {"over_seeds": Estimate(-0.15, None, None, 1)}
-    assert direction(one) == 0 and "(no interval) over seeds" in _difference(one)
+    assert direction(one) == 0 and "One seed has no interval, so this decides nothing" in _difference(one)
