@@ -119,7 +119,8 @@ def _cell(found: Mapping[str, Any], form: str, name: str) -> str | None:
         return None
     if found["low"] is None or name == "trainable_parameters":
         return f"{found['value']:{form}}"
-    return f"{found['value']:{form}} ± {(found['high'] - found['low']) / 2:.2g}"
+    half = (found["high"] - found["low"]) / 2
+    return f"{found['value']:{form}} ± {half:,.0f}" if half >= 10 else f"{found['value']:{form}} ± {half:.2g}"
 
 
 def _number(value: float | None, form: str) -> str | None:
