@@ -120,6 +120,20 @@ def solve_rank(model_config: PretrainedConfig, budget: int, target_modules: Sequ
     return _nearest(lambda rank: rank * per_rank, budget, "LoRA rank", 1)
 
 
+def linear_targets(model_config: PretrainedConfig) -> list[str]:
+    """Names of the linear layers of a model but its output head: what "all-linear" means, as a list."""
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(model_config)
+    head = model.get_output_embeddings()
+    return sorted(
+        {
+            name.rsplit(".", 1)[-1]
+            for name, module in model.named_modules()
+            if isinstance(module, nn.Linear | Conv1D) and module is not head
+        }
+    )
+
+
 def _nearest(count: Callable[[int], int], budget: int, what: str, unit: int) -> Match:
     """Search a growing count for the size nearest to a budget, by doubling and halving."""
     if count(1) > budget:

@@ -173,6 +173,8 @@ def _load_weights(
 
     if not any(folder.glob("*.safetensors")):
         raise UserError(f"{folder} has no safetensors weights: convert it with save_pretrained first")
+    if '"graph_llama"' in (folder / "config.json").read_text(encoding="utf-8"):
+        register_adapters()  # which makes transformers know the project's own architecture, too
     options = {"dtype": dtype, "use_safetensors": True, "trust_remote_code": trust, **options}
     if quantization != "none":
         options |= {

@@ -5,7 +5,15 @@ from llmctl.runs.progress import Progress, progress
 from llmctl.runs.recipe import Recipe, dump_recipe, list_recipes, load_recipe, recipe_name
 from llmctl.runs.report import Figure, Section, Verbatim, new_figure, save_figure, write_report
 from llmctl.runs.run import Run
-from llmctl.runs.stats import Estimate, bootstrap_mean, clustered_rate, paired_bootstrap, wilson
+from llmctl.runs.stats import (
+    Estimate,
+    bootstrap_mean,
+    bootstrap_ratio,
+    clustered_rate,
+    paired_bootstrap,
+    student_mean,
+    wilson,
+)
 from llmctl.runs.tables import Table
 
 __all__ = [
@@ -19,6 +27,7 @@ __all__ = [
     "Table",
     "Verbatim",
     "bootstrap_mean",
+    "bootstrap_ratio",
     "clustered_rate",
     "dump_recipe",
     "list_recipes",
@@ -29,6 +38,7 @@ __all__ = [
     "read_journal",
     "recipe_name",
     "save_figure",
+    "student_mean",
     "wilson",
     "write_report",
 ]

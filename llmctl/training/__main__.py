@@ -5,24 +5,29 @@ Progress goes to stdout as JSON lines; a user's mistake is one line on stderr an
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-import threading
 
 from llmctl.errors import UserError
 
 
 def main() -> int:
     """Run the job file named on the command line."""
-    from llmctl.training.launcher import ERROR_PREFIX, STOP_WITH_PARENT, USER_ERROR, read_job
+    from llmctl.training.launcher import (
+        ERROR_PREFIX,
+        STOP_WITH_PARENT,
+        USER_ERROR,
+        print_step,
+        read_job,
+        stop_with_parent,
+    )
 
     try:
         files = [argument for argument in sys.argv[1:] if argument != STOP_WITH_PARENT]
         if len(files) != 1:
             raise UserError(f"{len(files)} files given, but one is needed: the job file")
         if STOP_WITH_PARENT in sys.argv:
-            threading.Thread(target=_stop_with_parent, daemon=True).start()
+            stop_with_parent()
         job = read_job(files[0])
         from llmctl.training.run import train
 
@@ -34,24 +39,13 @@ def main() -> int:
             init_adapter=job.init_adapter,
             eval_rows=job.eval_rows,
             resume=job.resume,
-            progress=_print_step,
+            progress=print_step,
         )
     except UserError as error:
         print(f"{ERROR_PREFIX}{error}", file=sys.stderr)
         sys.stderr.flush()
         return USER_ERROR
     return 0
-
-
-def _stop_with_parent() -> None:
-    """End this process when the other end of stdin is gone: an orphan would keep the output to itself."""
-    while os.read(0, 1):
-        pass
-    os._exit(1)
-
-
-def _print_step(step: int, total: int, loss: float) -> None:
-    print(json.dumps({"step": step, "total": total, "loss": loss}), flush=True)
 
 
 if __name__ == "__main__":

@@ -112,7 +112,7 @@ class TrainJob(_Frozen):
     model: str
     """Alias, folder or Hub name; the folder of the previous iteration where full fine-tuning goes on."""
     rows: Path
-    """JSONL file, one {"messages": [...], "weight": 1.0} a line."""
+    """JSONL file, one {"messages": [...], "weight": 1.0} a line; text and input_ids with loss_on=all."""
     settings: TrainSettings = TrainSettings()
     """How to train."""
     output: Path

@@ -1,9 +1,10 @@
-"""Rows of messages become token ids and labels.
+"""Rows of messages, text or tokens become token ids and labels.
 
-A row is `{"messages": [...], "weight": 1.0}`; its last message is the response to learn. Rows are
-tokenized here, once, and TRL takes the ids as they are: a row that is too long is dropped and counted
-instead of being cut through its response, and the tokens of the prompt are checked to be the ones that
-the model sees when it answers.
+A row is `{"messages": [...], "weight": 1.0}`; its last message is the response to learn. Where loss is on
+every token, it may be `{"text": "..."}` or `{"input_ids": [...]}` as well. Rows are tokenized here, once,
+and TRL takes the ids as they are: a row that is too long is dropped and counted instead of being cut
+through its response, and the tokens of the prompt are checked to be the ones that the model sees when it
+answers.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ def read_rows(source: Sequence[Mapping[str, Any]] | str | Path) -> list[Mapping[
 
     Raises:
         UserError: No such file, no rows, or a row (named by its number, from 1) that is malformed: no
-            messages, a last message that is not the assistant's, or a weight that is negative or not finite.
+            messages (nor text, nor tokens), a last message that is not the assistant's, or a weight that is
+            negative or not finite.
     """
     rows = list(_read_lines(Path(source))) if isinstance(source, (str, Path)) else list(source)
     if not rows:
@@ -59,28 +61,29 @@ def prepare(
 ) -> Prepared:
     """Tokenize rows and mark the tokens that carry loss.
 
-    The response's end-of-turn token carries loss, as does what the template puts after it (as in TRL).
+    The response's end-of-turn token carries loss, as does what the template puts after it (as in TRL). A
+    text ends with the end-of-sequence token, where the tokenizer has one.
 
     Args:
         rows: As `read_rows` gives them.
-        tokenizer: With a chat template.
+        tokenizer: With a chat template, where rows have messages.
         loss_on: "last" (the last response), "assistant" (every response) or "all" (every token).
         max_length: Tokens of a row at most; longer ones are dropped.
 
     Raises:
         UserError: No chat template, or one that renders a prompt differently alone and with its response;
-            or every row is longer than `max_length`.
+            text or tokens where loss is on responses only; or every row is longer than `max_length`.
     """
     from datasets import Dataset
 
-    if not tokenizer.chat_template:
+    if not tokenizer.chat_template and any("messages" in row for row in rows):
         raise UserError(
             f"the tokenizer of {tokenizer.name_or_path or 'the model'} has no chat template, but training on "
             "messages needs one: use an instruction-tuned model, or put a chat_template.jinja into its folder"
         )
     columns: dict[str, list[Any]] = {"input_ids": [], "labels": [], "weight": [], "length": []}
     for number, row in enumerate(rows, 1):
-        ids, labels = _encode_row(tokenizer, row["messages"], loss_on, f"row {number}")
+        ids, labels = encode_row(tokenizer, row, loss_on, f"row {number}")
         if len(ids) <= max_length:
             columns["input_ids"].append(ids)
             columns["labels"].append(labels)
@@ -95,6 +98,28 @@ def prepare(
     # The first token of a row has no prediction, so it never counts as a label.
     label_tokens = sum(label != IGNORED for labels in columns["labels"] for label in labels[1:])
     return Prepared(Dataset.from_dict(columns), len(rows) - kept, sum(columns["length"]), label_tokens)
+
+
+def encode_row(
+    tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Any], loss_on: str, where: str
+) -> tuple[list[int], list[int]]:
+    """Token ids and labels of one row; see `prepare`.
+
+    Raises:
+        UserError: Its template does not fit, or it has no response that could carry loss.
+    """
+    if "messages" in row:
+        return _encode_messages(tokenizer, row["messages"], loss_on, where)
+    if loss_on != "all":
+        raise UserError(
+            f"{where} is plain text, which has no response, but loss_on is {loss_on}: set loss_on=all"
+        )
+    if "input_ids" in row:
+        ids = list(row["input_ids"])
+    else:
+        end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+        ids = [*tokenizer(row["text"])["input_ids"], *end]
+    return ids, list(ids)
 
 
 def fingerprint_rows(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -120,6 +145,21 @@ def _read_lines(path: Path) -> Iterator[Mapping[str, Any]]:
 
 
 def _check_row(row: Any, where: str) -> None:
+    if not (isinstance(row, Mapping) and "messages" not in row and _is_text(row)):
+        _check_messages(row, where)
+    weight = row.get("weight", 1.0)
+    if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight < math.inf:
+        raise UserError(f"{where} has weight {weight!r}, but a finite number of at least 0 is needed")
+
+
+def _is_text(row: Mapping[str, Any]) -> bool:
+    """Whether a row is text, or tokens of it."""
+    ids = row.get("input_ids")
+    has_ids = isinstance(ids, Sequence) and bool(ids) and all(type(token) is int for token in ids)
+    return has_ids or (isinstance(row.get("text"), str) and bool(row["text"]))
+
+
+def _check_messages(row: Any, where: str) -> None:
     messages = row.get("messages") if isinstance(row, Mapping) else None
     if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
         raise UserError(
@@ -135,12 +175,9 @@ def _check_row(row: Any, where: str) -> None:
             f"{where} ends with a message of role {messages[-1].get('role')!r}, but the last message is the "
             "response to learn: end it with an assistant message"
         )
-    weight = row.get("weight", 1.0)
-    if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight < math.inf:
-        raise UserError(f"{where} has weight {weight!r}, but a finite number of at least 0 is needed")
 
 
-def _encode_row(
+def _encode_messages(
     tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, Any]], loss_on: str, where: str
 ) -> tuple[list[int], list[int]]:
     text = _render(tokenizer, messages, where)

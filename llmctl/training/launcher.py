@@ -102,14 +102,24 @@ def launch(
     config = [] if accelerate_config is None else ["--config_file", str(accelerate_config)]
     command = [sys.executable, "-m", "accelerate.commands.launch", *config, *arguments]
     command += ["-m", "llmctl.training", str(job_file), STOP_WITH_PARENT]
-    _run(command, progress)
+    run_child(command, progress)
     done = read_result(output)
     if done is None:
         raise LlmctlError(f"the training of {job_file} ended without a result in {output}")
     return done[0]
 
 
-def _run(command: list[str], progress: Progress | None) -> None:
+def run_child(command: list[str], progress: Progress | None) -> None:
+    """Run a command of this package in a process of its own, and wait for it.
+
+    Args:
+        command: With `STOP_WITH_PARENT` in it, so that it ends when this process is killed.
+        progress: Called for every line {"step": ..., "total": ..., "loss": ...} of its output.
+
+    Raises:
+        UserError: The child reported a mistake of the user's.
+        LlmctlError: It failed otherwise.
+    """
     import llmctl
 
     # The children import the package that is running, installed or not.
@@ -139,6 +149,22 @@ def _run(command: list[str], progress: Progress | None) -> None:
     reader.join()
     if code != 0:
         _fail(code, list(tail))
+
+
+def stop_with_parent() -> None:
+    """End this process once the other end of its stdin is gone: an orphan would keep its output to itself."""
+
+    def watch() -> None:
+        while os.read(0, 1):
+            pass
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def print_step(step: int, total: int, loss: float) -> None:
+    """What a child tells of a step; `run_child` passes it on."""
+    print(json.dumps({"step": step, "total": total, "loss": loss}), flush=True)
 
 
 def _drain(stream: IO[str], tail: deque[str]) -> None:

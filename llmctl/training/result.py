@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -43,6 +44,11 @@ def read_result(output: Path) -> tuple[TrainResult, str] | None:
     fingerprint = fields.pop("fingerprint")
     fields |= {key: tuple(fields[key]) for key in ("losses", "eval_losses")}
     return TrainResult(output=output, **fields), fingerprint
+
+
+def perplexity(loss: float) -> float | None:
+    """The exponential of a loss in nats a token; None where that is beyond a float."""
+    return math.exp(loss) if loss < 700 else None
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -52,7 +52,7 @@ def train(
     callbacks: Sequence[Any] = (),
     progress: Progress | None = None,
 ) -> TrainResult:
-    """Fine-tune a model on weighted conversations.
+    """Fine-tune a model on weighted conversations, or on text where loss is on every token.
 
     `output` becomes an ordinary folder of transformers (full) or PEFT (adapters): safetensors, tokenizer,
     chat template. A finished `output` is not trained again: its stored result comes back. An unfinished one
@@ -61,7 +61,7 @@ def train(
     Args:
         model: Alias, folder or Hub name. To go on from an earlier full fine-tuning, the folder it made.
         rows: `{"messages": [...], "weight": 1.0}` each, as a list or a JSONL file; the last message is the
-            response to learn.
+            response to learn. With `loss_on="all"` also `{"text": "..."}` and `{"input_ids": [...]}`.
         settings: How to train.
         output: Where the result goes.
         init_adapter: An adapter to go on training instead of a fresh one, on the same base model.

@@ -90,6 +90,9 @@ class WeightedTrainer(SFTTrainer):
         super().__init__(*args, **kwargs)
         self.data_collator = WeightedCollator(self.data_collator)
         self.label_tokens = 0.0  # trained on so far, over all processes
+        self._evaluated = torch.zeros(
+            2, dtype=torch.float64
+        )  # of the evaluation under way: weighted NLL, label tokens
         # The loss is divided by the label tokens of the whole step below, for every architecture.
         self.model_accepts_loss_kwargs = True
         self._loss_shifts_labels = True
@@ -122,10 +125,27 @@ class WeightedTrainer(SFTTrainer):
             if not call.pop("fused_lm_head", False):
                 return model(**call)
             outputs = self._score(model, call)
+            if not model.training:
+                nll = -(outputs.log_probs.detach() * weight[:, None]).sum()
+                self._evaluated += torch.stack([nll.double(), outputs.label_mask.sum().double()]).cpu()
             outputs.log_probs = outputs.log_probs * weight[:, None]  # (B, T-1)
             return outputs
 
         return super().compute_loss(forward, inputs, return_outputs, num_items_in_batch)
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+        """TRL's evaluation, with the loss over all label tokens in place of a mean of batches' means.
+
+        Several processes are kept level by repeated rows, which count twice.
+        """
+        self._evaluated = torch.zeros(2, dtype=torch.float64)
+        output = super().evaluation_loop(*args, **kwargs)
+        nll, tokens = self.accelerator.reduce(self._evaluated.to(self.args.device), "sum").tolist()
+        metrics = output.metrics or {}
+        for name in metrics:
+            if name.endswith("_loss"):
+                metrics[name] = nll / tokens if tokens else 0.0
+        return output
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         return self.order

@@ -5,7 +5,15 @@ import numpy as np
 import pytest
 
 from llmctl.runs import stats
-from llmctl.runs.stats import Estimate, bootstrap_mean, clustered_rate, paired_bootstrap, wilson
+from llmctl.runs.stats import (
+    Estimate,
+    bootstrap_mean,
+    bootstrap_ratio,
+    clustered_rate,
+    paired_bootstrap,
+    student_mean,
+    wilson,
+)
 
 
 def test_wilson_at_five_of_ten():
@@ -186,3 +194,25 @@ def test_the_cluster_bootstrap_covers():
         estimate = bootstrap_mean(values, clusters, seed=0, resamples=1000)
         hits += estimate.low <= 0 <= estimate.high
     assert 0.89 <= hits / trials <= 0.99
+
+
+def test_students_interval_is_that_of_tables():
+    # t(0.975) is 12.706 with 1 degree of freedom, 4.303 with 2 and 3.182 with 3 (any table)
+    for values, t in (([1.0, 3.0], 12.706), ([1.0, 2.0, 3.0], 4.303), ([1.0, 2.0, 3.0, 4.0], 3.182)):
+        found = student_mean(values)
+        half = t * np.std(values, ddof=1) / len(values) ** 0.5
+        assert found.value == pytest.approx(np.mean(values)) and found.n == len(values)
+        assert (found.high - found.value, found.value - found.low) == pytest.approx((half, half), rel=2e-3)
+    assert student_mean([2.0]) == Estimate(2.0, None, None, 1)
+    assert student_mean([]) == Estimate(None, None, None, 0)
+
+
+def test_a_ratio_with_units_of_one_size_is_the_mean_of_their_means():
+    means = np.random.default_rng(3).normal(2.0, 0.5, 40)
+    ratio, plain = bootstrap_ratio(means * 5, np.full(40, 5)), bootstrap_mean(means)
+    assert ratio.n == 40 and ratio.value == pytest.approx(plain.value)
+    assert (ratio.low, ratio.high) == pytest.approx((plain.low, plain.high))
+    assert bootstrap_ratio([6.0, 2.0], [3, 1]).value == 2.0  # 8 over 4
+    assert bootstrap_ratio([6.0], [3]) == Estimate(2.0, None, None, 1)
+    with pytest.raises(ValueError, match="2 sums but 1 sizes"):
+        bootstrap_ratio([1, 2], [1])

@@ -9,7 +9,7 @@ import pytest
 from llmctl.errors import LlmctlError, UserError
 from llmctl.models import load
 from llmctl.training import LoraSettings, TrainSettings, launch, train, write_job
-from llmctl.training.launcher import _run, read_job
+from llmctl.training.launcher import read_job, run_child
 
 from .helpers import assert_same_weights, chat, settings, some_rows, weights
 
@@ -136,13 +136,13 @@ def test_a_mistake_in_a_launched_job_comes_back_as_one_line(tiny_model, tmp_path
 def test_progress_of_a_child_is_passed_on_and_its_other_output_is_not():
     seen = []
     lines = """print('hello'); print('{"step": 2, "total": 6, "loss": 0.5}')"""
-    _run([sys.executable, "-c", lines], lambda *call: seen.append(call))
+    run_child([sys.executable, "-c", lines], lambda *call: seen.append(call))
     assert seen == [(2, 6, 0.5)]
 
 
 def test_a_crash_of_a_child_comes_back_with_what_it_wrote():
     with pytest.raises(LlmctlError, match="failed with code 1:(?s:.*)ZeroDivisionError"):
-        _run([sys.executable, "-c", "1 / 0"], None)
+        run_child([sys.executable, "-c", "1 / 0"], None)
 
 
 @pytest.mark.slow

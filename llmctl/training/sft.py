@@ -1,0 +1,183 @@
+"""`llmctl train sft`: fine-tune, or train from scratch, with a validation loss after every pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from llmctl.models.description import fingerprint
+from llmctl.models.quiet import quiet_libraries
+from llmctl.runs import Run, bootstrap_ratio, progress
+from llmctl.training.config import TrainSettings
+from llmctl.training.data import fingerprint_rows, prepare, read_rows
+from llmctl.training.inputs import check_sft, write_rows
+from llmctl.training.recipe import SftRecipe
+from llmctl.training.result import TrainResult, perplexity
+from llmctl.training.sources import Rows
+
+VALIDATIONS = "validations"  # the journal of losses row by row
+
+
+def run_sft(run: Run, recipe: SftRecipe, *, rows: Rows | None = None, quiet: bool = False) -> dict[str, Any]:
+    """Do what is missing of a fine-tuning; model, metrics and report are in the run's folder afterwards.
+
+    Args:
+        run: Open, with this recipe.
+        recipe: Resolved.
+        rows: As `check_sft` gave them; None reads them here.
+        quiet: No progress.
+
+    Returns:
+        What `metrics.json` holds.
+
+    Raises:
+        UserError: Model or data can not be used, or are not what the run was started with.
+    """
+    from llmctl.training.sft_report import write_sft_report
+
+    rows = check_sft(recipe) if rows is None else rows
+    with quiet_libraries():  # importing TRL and PEFT makes bitsandbytes talk
+        from llmctl.models.loading import load_tokenizer
+
+    model = start_model(run, recipe)
+    run.pin(
+        model_fingerprint=fingerprint(Path(model)),
+        rows_fingerprint=fingerprint_rows([*rows.training, *rows.validation]),
+    )
+    if recipe.adapter is not None:
+        run.pin(adapter_fingerprint=fingerprint(recipe.adapter, "adapter_config.json"))
+    training, validation = write_rows(run, rows, load_tokenizer(model), recipe.data.block)
+    if validation is not None:
+        validate(run, "before", model, recipe.adapter, validation, recipe.train)
+    result = fit(run, recipe, model, training, validation, quiet)
+    if validation is not None:
+        whole, adapter = (model, result.output) if result.is_adapter else (str(result.output), None)
+        validate(run, "after", whole, adapter, validation, recipe.train)
+    metrics = summarize(run, recipe, result, rows)
+    run.write_metrics(metrics)
+    write_sft_report(run, recipe, metrics)
+    return metrics
+
+
+def start_model(run: Run, recipe: SftRecipe) -> str:
+    """The folder of the model that training starts from; from scratch, it is made in the run."""
+    from llmctl.models import resolve
+
+    if recipe.architecture is None:
+        return str(resolve(recipe.model))
+    from llmctl.training.scratch import load_scratch_tokenizer, make_model
+
+    tokenizer = load_scratch_tokenizer(recipe.architecture, recipe.model)
+    return str(make_model(run.path("start"), recipe.architecture, tokenizer, recipe.train.seed))
+
+
+def fit(
+    run: Run, recipe: SftRecipe, model: str, training: Path, validation: Path | None, quiet: bool
+) -> TrainResult:
+    """Train into `model/` of the run, from its last checkpoint where there is one."""
+    output = run.path("model")
+    with progress(None, "train", "steps", quiet=quiet) as bar:
+        report = step_reporter(bar)
+        if recipe.launch is not None:
+            from llmctl.training.launcher import launch, write_job
+
+            job = write_job(
+                run.path("jobs/train.json"),
+                rows=training,
+                model=model,
+                settings=recipe.train,
+                output=output,
+                init_adapter=recipe.adapter,
+                eval_rows=validation,
+            )
+            return launch(job, recipe.launch, progress=report)
+        from llmctl.training.run import train
+
+        return train(
+            model,
+            training,
+            recipe.train,
+            output,
+            init_adapter=recipe.adapter,
+            eval_rows=validation,
+            progress=report,
+        )
+
+
+def step_reporter(bar: Any) -> Callable[[int, int, float], None]:
+    """What `train` calls after a step, moving a progress bar."""
+
+    def report(step: int, total: int, loss: float) -> None:
+        bar.total = total
+        bar.advance(step - bar.done, note=f"loss {loss:.3f}")
+
+    return report
+
+
+def validate(
+    run: Run, key: str, model: str, adapter: Path | None, rows: Path, settings: TrainSettings
+) -> None:
+    """Journal the losses of a model on validation rows, once."""
+    book = run.journal(VALIDATIONS)
+    if key in book:
+        return
+    from llmctl.models.loading import load
+    from llmctl.training.validation import row_losses
+
+    with quiet_libraries():
+        quantization = "nf4" if settings.adapter == "qlora" else "none"
+        loaded = load(model, adapter=adapter, quantization=quantization)
+        data = prepare(
+            read_rows(rows), loaded.tokenizer, loss_on=settings.loss_on, max_length=settings.max_length
+        )
+        found = row_losses(loaded.model, data, settings.batch_size)
+    book.append(key, {**found.to_dict(), "dropped_rows": data.dropped})
+
+
+def summarize(run: Run, recipe: SftRecipe, result: TrainResult, rows: Rows) -> dict[str, Any]:
+    """What `metrics.json` holds."""
+    validations = {line["key"]: line for line in run.journal(VALIDATIONS)}
+    metrics: dict[str, Any] = {
+        "trainable_parameters": result.trainable_parameters,
+        "rows": result.rows,
+        "dropped_rows": result.dropped_rows,
+        "repeated_rows": rows.repeats,
+        "validation_rows": len(validations["after"]["nll"]) if validations else 0,
+        "steps": result.steps,
+        "tokens": result.tokens,
+        "label_tokens": result.label_tokens,
+        "seconds": round(result.seconds, 2),
+        "output": result.output.name,
+        "losses": list(result.losses),
+        "passes": passes(recipe.train, result),
+    }
+    if validations:
+        before, after = validations["before"], validations["after"]
+        for name, line in (("before", before), ("after", after)):
+            loss = bootstrap_ratio(line["nll"], line["tokens"], recipe.data.seed)
+            metrics[name] = {"validation_loss": loss, "perplexity": perplexity(loss.value or 0.0)}
+        change = [a - b for a, b in zip(after["nll"], before["nll"], strict=True)]
+        metrics["change"] = bootstrap_ratio(change, after["tokens"], recipe.data.seed)
+    return metrics
+
+
+def passes(settings: TrainSettings, result: TrainResult) -> list[dict[str, Any]]:
+    """Mean training loss and validation loss of each pass over the rows; the last may be cut short."""
+    length = -(-result.rows // (settings.batch_size * settings.accumulation))  # steps of a whole pass
+    if settings.max_steps is None and result.steps != length:
+        length = max(1, round(result.steps / settings.epochs))  # several processes share a step
+    found = []
+    for number, start in enumerate(range(0, result.steps, length)):
+        part = result.losses[start : start + length]
+        line: dict[str, Any] = {"pass": round(number + len(part) / length, 3), "steps": start + len(part)}
+        line["training_loss"] = _mean(part)
+        if number < len(result.eval_losses):
+            loss = result.eval_losses[number]
+            line |= {"validation_loss": loss, "perplexity": perplexity(loss)}
+        found.append(line)
+    return found
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
