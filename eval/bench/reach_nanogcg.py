@@ -123,7 +123,7 @@ class _Bench:
             self.options.k,
             candidates=self.options.candidates,
             steps=steps,
-            swaps=1 if not stop else 2,
+            top_k=64 if stop else 128,  # to the first success as the default schedule searches
             stop_early=stop,
         )
         schedule = Schedule("bench", (phase,), shorten=False, seed=self.options.seed)
