@@ -84,7 +84,8 @@ def sentences(recipe: CurveRecipe, metrics: Mapping[str, Any]) -> list[str]:
     if texts["of"]:
         said.append(
             f"{texts['yes']} of {texts['of']} witnesses still work after their prompt was written out as "
-            "text and read again; the others hold as token ids only."
+            "text and read again"
+            + ("; the others hold as token ids only." if texts["yes"] < texts["of"] else ".")
         )
     said += [
         f"Asked again on {place}, {entry['holds']} of {entry['of']} witnesses hold; the others are fragile."
