@@ -23,7 +23,8 @@ rise-smoke: $(VENV)/.installed ## The same loop in about a minute
 
 reach-demo: $(VENV)/.installed ## Draw a first k-epsilon curve and a reachable set
 	$(BIN)/llmctl reach curve reach/demo
-	$(BIN)/llmctl reach set --state "The old lighthouse keeper" --sample-controls 4096 --run runs/reach/set
+	$(BIN)/llmctl reach set --state "The old lighthouse keeper" --sample-controls 4096 --k 2 --forwards 2000 \
+		--run runs/reach/set
 
 test: $(VENV)/.tested ## Install what tests need, and run them all but the GPU ones
 	$(BIN)/python -m pytest -m "not gpu"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from llmctl.errors import UserError
@@ -48,7 +49,7 @@ def run_curve(run: Run, recipe: CurveRecipe, *, quiet: bool = False) -> dict[str
     Raises:
         UserError: Model, states or targets can not be used.
     """
-    pin_weights(run, recipe)
+    pin_weights(run, recipe.model, recipe.adapter)
     CurveSearcher(run, recipe, quiet).run_all()
     if recipe.recheck:
         results = [Result.from_dict(_plain(pair)) for pair in read_pairs(run, PAIRS)]
@@ -56,11 +57,11 @@ def run_curve(run: Run, recipe: CurveRecipe, *, quiet: bool = False) -> dict[str
     return finish_curve(run, recipe)
 
 
-def pin_weights(run: Run, recipe: CurveRecipe) -> None:
+def pin_weights(run: Run, model: str, adapter: Path | None) -> None:
     """Refuse to go on with other weights than the run was started with."""
-    run.pin(model_fingerprint=describe(recipe.model)["fingerprint"])
-    if recipe.adapter is not None:
-        run.pin(adapter_fingerprint=fingerprint(recipe.adapter, "adapter_config.json"))
+    run.pin(model_fingerprint=describe(model)["fingerprint"])
+    if adapter is not None:
+        run.pin(adapter_fingerprint=fingerprint(adapter, "adapter_config.json"))
 
 
 def finish_curve(run: Run, recipe: CurveRecipe) -> dict[str, Any]:

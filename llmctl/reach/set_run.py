@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from llmctl.models.loading import load
 from llmctl.reach.asked import read_state
 from llmctl.reach.curve_recipe import ControlSettings, LoadSettings
+from llmctl.reach.curve_run import pin_weights
 from llmctl.reach.curve_search import problem_template
 from llmctl.reach.describe import set_sentence, set_table
 from llmctl.reach.figures import draw_reached
@@ -92,6 +93,7 @@ def find_set(
         if METRICS in run.manifest["made"] and (folder / METRICS).is_file():
             found: dict[str, Any] = read_json(folder / METRICS)
             return found
+        pin_weights(run, recipe.model, recipe.adapter)
         found = _find(recipe, run, quiet)
         figure = save_figure(
             draw_reached(found), run, "reached", "Reached tokens by base rank and k, and how the set grew."
