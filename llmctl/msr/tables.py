@@ -8,7 +8,7 @@ from typing import Any
 from llmctl.msr.prepare import Prepared
 from llmctl.runs import Estimate, Table
 
-SHOWN = ("auc", "hr@3", "hr@5", "hr@10", "mrr@5", "ndcg@5")
+SHOWN = ("auc", "hr@5", "hr@10", "mrr@5", "ndcg@5")  # what fits on a line; metrics.json has all
 
 
 def filter_table(prepared: Prepared) -> Table:
@@ -64,8 +64,9 @@ def full_table(figures: Mapping[str, Mapping[str, Any]]) -> Table | None:
 
 
 def show(figure: Estimate | Mapping[str, Any]) -> str:
-    """A figure with its interval, e.g. "0.612 [0.590, 0.634]"."""
+    """A figure with its interval, e.g. "0.612 [.590, .634]"."""
     plain = figure.to_dict() if isinstance(figure, Estimate) else figure
     if plain["low"] is None:
         return f"{plain['value']:.3f}"
-    return f"{plain['value']:.3f} [{plain['low']:.3f}, {plain['high']:.3f}]"
+    low, high = (f"{plain[name]:.3f}".removeprefix("0") for name in ("low", "high"))
+    return f"{plain['value']:.3f} [{low}, {high}]"
