@@ -2,7 +2,7 @@
 
 from llmctl.runs.journal import Journal, read_journal
 from llmctl.runs.progress import Progress, progress
-from llmctl.runs.recipe import Recipe, dump_recipe, list_recipes, load_recipe, recipe_name
+from llmctl.runs.recipe import Recipe, build_recipe, dump_recipe, list_recipes, load_recipe, recipe_name
 from llmctl.runs.report import Figure, Section, Verbatim, new_figure, save_figure, write_report
 from llmctl.runs.run import Run
 from llmctl.runs.stats import (
@@ -28,6 +28,7 @@ __all__ = [
     "Verbatim",
     "bootstrap_mean",
     "bootstrap_ratio",
+    "build_recipe",
     "clustered_rate",
     "dump_recipe",
     "list_recipes",

@@ -6,6 +6,7 @@ overrides over it and answers every mistake in one line.
 
 from __future__ import annotations
 
+import copy
 import difflib
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -61,8 +62,24 @@ def load_recipe(cls: type[R], name_or_path: str | Path, overrides: Sequence[str]
         )
     if kind is not None and cls.kind is None:
         content["kind"] = kind  # a class that knows no kinds: refused below as an unknown key
-    changed = [_override(content, override) for override in overrides]
-    return parse_recipe(cls, content, str(path), changed)
+    return build_recipe(cls, content, str(path), overrides)
+
+
+def build_recipe(cls: type[R], content: Mapping[str, Any], source: str, overrides: Sequence[str] = ()) -> R:
+    """Lay overrides over a mapping and check it, e.g. where a command has options in place of a file.
+
+    Args:
+        cls: The recipe's class.
+        content: Nested keys and values; left as they are.
+        source: Where they come from, for messages.
+        overrides: As in `load_recipe`.
+
+    Raises:
+        UserError: An unknown key or a wrong value.
+    """
+    changed_content = copy.deepcopy(dict(content))
+    changed = [_override(changed_content, override) for override in overrides]
+    return parse_recipe(cls, changed_content, source, changed)
 
 
 def parse_recipe(cls: type[R], content: Mapping[str, Any], source: str, overrides: Iterable[str] = ()) -> R:

@@ -1,0 +1,129 @@
+"""`llmctl msr`: what a user will want next, seen through images and words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from llmctl.cli.options import (
+    DryRunOption,
+    FreshOption,
+    JsonOption,
+    RecipeArgument,
+    RunOption,
+    SetOption,
+    print_plan,
+    run_folder,
+)
+
+if TYPE_CHECKING:
+    from llmctl.msr.recipe import MsrRecipe
+
+app = typer.Typer(no_args_is_help=True, help="MLLM-MSR: multimodal sequential recommendation.")
+
+OptionalRecipe = Annotated[
+    str | None,
+    typer.Argument(metavar="[RECIPE]", help="A name or a YAML file; else give options.", show_default=False),
+]
+DEFAULT_RUN = "msr/data"  # under runs/, where options take the place of a recipe
+
+
+@app.command(help="Read, filter and split the data, and draw the frozen candidate lists.")
+def prepare(
+    recipe: OptionalRecipe = None,
+    interactions: Annotated[
+        Path | None, typer.Option("--interactions", help="File of interactions.", show_default=False)
+    ] = None,
+    items: Annotated[
+        Path | None, typer.Option("--items", help="File of items and titles.", show_default=False)
+    ] = None,
+    data_format: Annotated[
+        str | None, typer.Option("--format", help="microlens, amazon or files.", show_default="files")
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option("--images", help="Folder of pictures named after items.")
+    ] = None,
+    folder: RunOption = None,
+    sets: SetOption = None,
+    as_json: JsonOption = False,
+    dry_run: DryRunOption = False,
+    fresh: FreshOption = False,
+) -> None:
+    """Counts before and after every filter, and the level of every metric by chance."""
+    from llmctl.cli.output import print_json, print_table, print_text
+    from llmctl.msr.prepare import prepare as prepare_data
+    from llmctl.msr.readers import open_source
+    from llmctl.msr.tables import chance_table, filter_table, split_table
+    from llmctl.runs import Run
+
+    given = {"format": data_format, "interactions": interactions, "items": items, "images": images}
+    resolved = _resolve(recipe, {name: value for name, value in given.items() if value is not None}, sets)
+    if dry_run:
+        print_plan(resolved, {"files to read": 2}, as_json)
+        return
+    open_source(resolved.data)  # before there is a folder, which would hold on to the mistake
+    with Run.open(run_folder(folder, recipe or DEFAULT_RUN), resolved, "msr prepare", fresh) as run:
+        prepared = prepare_data(run, resolved)
+        if as_json:
+            print_json(prepared.facts)
+            return
+        for table in (filter_table(prepared), split_table(prepared), chance_table(prepared)):
+            print_table(table)
+        print_text(f"data version:   {prepared.data_version}\ncandidate hash: {prepared.candidate_hash}")
+        print_text(f"run: {run.folder}")
+
+
+@app.command(help="Fit and score the baselines on the frozen lists. Goes on where it was stopped.")
+def baselines(
+    recipe: RecipeArgument,
+    folder: RunOption = None,
+    sets: SetOption = None,
+    as_json: JsonOption = False,
+    dry_run: DryRunOption = False,
+    fresh: FreshOption = False,
+) -> None:
+    """Popularity, neighbours, GRU4Rec and SASRec."""
+    from llmctl.cli.output import print_json, print_table, print_text
+    from llmctl.msr.baselines import run_baselines
+    from llmctl.msr.prepare import prepare as prepare_data
+    from llmctl.msr.readers import open_source
+    from llmctl.msr.tables import full_table, metric_table
+    from llmctl.runs import Run
+
+    resolved = _resolve(recipe, {}, sets)
+    if dry_run:
+        print_plan(resolved, {"baselines": len(resolved.baselines.names)}, as_json)
+        return
+    open_source(resolved.data)
+    with Run.open(run_folder(folder, recipe), resolved, "msr baselines", fresh) as run:
+        prepared = prepare_data(run, resolved)
+        figures = run_baselines(run, resolved, prepared, quiet=as_json)
+        if as_json:
+            print_json(figures)
+            return
+        print_table(metric_table(figures, prepared))
+        if (full := full_table(figures)) is not None:
+            print_table(full)
+        print_text(f"run: {run.folder}")
+
+
+def _resolve(recipe: str | None, options: dict[str, Any], sets: list[str] | None) -> MsrRecipe:
+    """The recipe, with the options over it; the options alone where there is no recipe."""
+    import json
+
+    from llmctl.errors import UserError
+    from llmctl.msr.recipe import MsrRecipe
+    from llmctl.runs import build_recipe, load_recipe
+
+    # JSON is YAML, so a path keeps its blanks and colons
+    lines = [f"data.{name}={json.dumps(str(value))}" for name, value in options.items()]
+    overrides = [*lines, *(sets or [])]
+    if recipe is not None:
+        return load_recipe(MsrRecipe, recipe, overrides)
+    if not {"interactions", "items"} <= set(options) and not sets:
+        raise UserError(
+            "neither a recipe nor files were given: name a recipe, or give --interactions and --items"
+        )
+    return build_recipe(MsrRecipe, {}, "the options", overrides)

@@ -1,0 +1,1 @@
+from runs.conftest import run_and_kill  # noqa: F401  a fixture
