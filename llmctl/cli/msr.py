@@ -53,7 +53,7 @@ def prepare(
 ) -> None:
     """Counts before and after every filter, and the level of every metric by chance."""
     from llmctl.cli.output import print_json, print_table, print_text
-    from llmctl.msr.prepare import prepare as prepare_data
+    from llmctl.msr.prepare import prepare_data
     from llmctl.msr.readers import open_source
     from llmctl.msr.tables import chance_table, filter_table, split_table
     from llmctl.runs import Run
@@ -87,7 +87,7 @@ def baselines(
     """Popularity, neighbours, GRU4Rec and SASRec."""
     from llmctl.cli.output import print_json, print_table, print_text
     from llmctl.msr.baselines import run_baselines
-    from llmctl.msr.prepare import prepare as prepare_data
+    from llmctl.msr.prepare import prepare_data
     from llmctl.msr.readers import open_source
     from llmctl.msr.tables import full_table, metric_table
     from llmctl.runs import Run

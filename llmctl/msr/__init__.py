@@ -13,7 +13,7 @@ _WHERE = {
     "CandidateList": "types",
     "MsrRecipe": "recipe",
     "Prepared": "prepare",
-    "prepare": "prepare",
+    "prepare_data": "prepare",
     "open_prepared": "prepare",
     "rank_counts": "metrics",
     "user_metrics": "metrics",

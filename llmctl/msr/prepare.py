@@ -79,7 +79,7 @@ class Prepared:
             yield sequence.split_last()[0], candidates
 
 
-def prepare(run: Run, recipe: MsrRecipe) -> Prepared:
+def prepare_data(run: Run, recipe: MsrRecipe) -> Prepared:
     """Prepare the data of a run, or take what an earlier start prepared.
 
     Args:

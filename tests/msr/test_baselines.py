@@ -10,7 +10,7 @@ from llmctl.msr.baselines import make_baseline, run_baselines, sequence
 from llmctl.msr.baselines.counting import ItemKNN, Popularity, Random
 from llmctl.msr.baselines.text import TextKNN
 from llmctl.msr.metrics import rank_counts, user_metrics
-from llmctl.msr.prepare import prepare
+from llmctl.msr.prepare import prepare_data
 from llmctl.msr.scores import user_values
 from llmctl.msr.types import CandidateList, History, Item
 from llmctl.runs import Run
@@ -88,7 +88,7 @@ def done(tmp_path_factory):
     folder = tmp_path_factory.mktemp("baselines")
     recipe = recipe_of(write_files(folder / "data", users=300), baselines={"names": LIGHT})
     with Run.open(folder / "run", recipe, "msr baselines") as run:
-        prepared = prepare(run, recipe)
+        prepared = prepare_data(run, recipe)
         figures = run_baselines(run, recipe, prepared, quiet=True)
     return folder / "run", recipe, prepared, figures
 
@@ -159,7 +159,7 @@ def test_without_cornac_the_mistake_is_told_before_any_work(done, tmp_path, monk
     recipe = recipe_of(folder, baselines={"names": ("popularity", "sasrec")})
     monkeypatch.setitem(__import__("sys").modules, "cornac", None)
     with Run.open(tmp_path / "run", recipe, "msr baselines") as run:
-        prepared = prepare(run, recipe)
+        prepared = prepare_data(run, recipe)
         with pytest.raises(UserError, match="need the package cornac.*pip install 'cornac"):
             run_baselines(run, recipe, prepared, quiet=True)
     assert not (tmp_path / "run/metrics.json").exists()
@@ -173,7 +173,7 @@ def test_sequence_models_learn_what_comes_next(tmp_path, name):
     recipe = recipe_of(write_files(tmp_path, users=300), baselines={"names": (name,), name: fast})
     state = np.random.get_state()[1].copy()
     with Run.open(tmp_path / "run", recipe, "msr baselines") as run:
-        prepared = prepare(run, recipe)
+        prepared = prepare_data(run, recipe)
         items = [*prepared.items(), Item("never seen", "")]
         both = []
         for _ in range(2):

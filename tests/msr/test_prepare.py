@@ -5,7 +5,7 @@ import pytest
 
 from llmctl.errors import UserError
 from llmctl.msr.metrics import chance_levels
-from llmctl.msr.prepare import open_prepared, prepare
+from llmctl.msr.prepare import open_prepared, prepare_data
 from llmctl.msr.readers import Files
 from llmctl.runs import Run
 
@@ -14,7 +14,7 @@ from .data import recipe_of, write_files
 
 def prepared_in(folder, recipe):
     with Run.open(folder, recipe, "msr prepare") as run:
-        return prepare(run, recipe)
+        return prepare_data(run, recipe)
 
 
 def test_every_user_is_in_one_split_and_the_last_item_is_the_target(tmp_path):
