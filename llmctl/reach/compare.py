@@ -211,6 +211,9 @@ def _estimate(first: Sequence[Pair], second: Sequence[Pair], k: int) -> Estimate
 
 
 def _interval(found: Any, n: int) -> Estimate:
+    """As an estimate; without spread (no pair differs) the formula's interval has no width, and is none."""
+    if found.low == found.high:
+        return Estimate(found.value, None, None, n)
     return Estimate(found.value, found.low, found.high, n)
 
 
@@ -240,8 +243,9 @@ def comparison_sentences(found: Mapping[str, Any]) -> list[str]:
     for name, difference in found["differences"].items():
         k, last = list(difference["epsilon"].items())[-1]
         counts = f"{difference['gained']} pairs gained, {difference['lost']} lost"
-        if last is None:
-            said.append(f"{name}: one state alone gives no interval ({counts} at k <= {k}).")
+        if last is None or last.low is None:
+            why = "one state alone gives" if last is None else "without any spread the pairs give"
+            said.append(f"{name}: {why} no interval ({counts}, of {found['pairs']}, at k <= {k}).")
             continue
         sure = last.low > 0 or last.high < 0
         word = (
@@ -270,4 +274,6 @@ def _show(figure: Estimate | None, sign: bool = False) -> str | None:
     if figure is None or figure.value is None:
         return None
     form = "+.3f" if sign else ".3f"
+    if figure.low is None:
+        return f"{figure.value:{form}} (no interval)"
     return f"{figure.value:{form}} [{figure.low:{form}}, {figure.high:{form}}]"
