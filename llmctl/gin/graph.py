@@ -31,7 +31,7 @@ HeadMerge = Literal["sum", "mean", "mix", "any", "each"]
 SelfLoops = Literal["keep", "drop", "only"]
 Mix = Callable[[Tensor], Tensor]
 
-BLOCK_ELEMENTS = 1 << 22  # attention weights (B * H * rows * Tk) held at once: 16 MiB in float32
+BLOCK_ELEMENTS = 1 << 20  # attention weights (B * H * rows * Tk) held at once: 4 MiB in float32
 
 
 @dataclass(frozen=True)
