@@ -40,6 +40,30 @@ def describe(name: str | Path) -> dict[str, Any]:
     }
 
 
+def fingerprints(model: str | Path | None, adapter: Path | None = None) -> dict[str, str]:
+    """What a run pins, so that it never goes on with other weights: of a model and of an adapter, if any.
+
+    Raises:
+        UserError: No such model.
+    """
+    found = {} if model is None else {"model_fingerprint": fingerprint(resolve(model))}
+    if adapter is not None:
+        found["adapter_fingerprint"] = fingerprint(adapter, "adapter_config.json")
+    return found
+
+
+def check_adapter(adapter: Path | None, name: str = "adapter") -> None:
+    """Refuse an adapter that is not there, before any work; None is none.
+
+    Raises:
+        UserError: The folder holds no saved PEFT adapter.
+    """
+    if adapter is not None and not (adapter / "adapter_config.json").is_file():
+        raise UserError(
+            f"{name} is {adapter}, but there is no such folder with a saved PEFT adapter: give one"
+        )
+
+
 def fingerprint(folder: Path, config: str = "config.json") -> str:
     """A hash that changes with any weight file: config, safetensors headers, and samples of the data.
 

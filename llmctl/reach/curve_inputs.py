@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from llmctl.errors import UserError
 from llmctl.models import resolve
+from llmctl.models.description import check_adapter
 from llmctl.models.loading import load_tokenizer
 from llmctl.reach.curve_recipe import CurveRecipe, CurveSettings
 from llmctl.reach.curve_search import planned_forwards, problem_template
@@ -28,8 +28,7 @@ def check_curve(recipe: CurveRecipe) -> None:
 def check_settings(recipe: CurveSettings, model: str, adapter: Any) -> None:
     """The same for one model of a comparison; see `check_curve`."""
     resolve(model, with_code=recipe.load.trust_remote_code)
-    if adapter is not None and not (adapter / "adapter_config.json").is_file():
-        raise UserError(f"adapter is {adapter}, but that is no folder of a saved PEFT adapter")
+    check_adapter(adapter)
     tokenizer = load_tokenizer(model, trust_remote_code=recipe.load.trust_remote_code)
     problem_template(recipe.controls, recipe.search.seed, tokenizer, len(tokenizer))
     if recipe.states.pairs is not None:

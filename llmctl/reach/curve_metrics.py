@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llmctl.reach.curve import Pair, compare, epsilon_by_tokens, epsilon_curve, summarize
+from llmctl.reach.curve import Pair, Point, compare, epsilon_by_tokens, epsilon_curve, summarize
 from llmctl.reach.curve_recipe import CurveRecipe
 from llmctl.runs import Estimate
 
@@ -58,13 +58,9 @@ def _baseline(found: Sequence[Pair], random: Sequence[Pair], ks: Sequence[int]) 
     if len({pair.state for pair in found}) > 1:
         paired = compare(random, found, max(ks))
         difference = Estimate(paired.value, paired.low, paired.high, len(found))
-    points = epsilon_curve(random, ks)
     return {
         "method": "random controls, as many tokens through the model as the search of the same pair",
-        "epsilon": {
-            str(p.at): {"value": p.value, "low": p.low, "high": p.high, "n": p.n, "clusters": p.clusters}
-            for p in points
-        },
+        "epsilon": _by_place(epsilon_curve(random, ks)),
         "forward_tokens": sum(pair.forward_tokens for pair in random),
         "search_minus_random": difference,
     }
@@ -74,10 +70,12 @@ def _by_tokens(found: Sequence[Pair]) -> dict[str, Any]:
     """Epsilon by tokens spent on a pair, at powers of two up to the dearest pair."""
     most = max(pair.forward_tokens for pair in found)
     budgets = [2**power for power in range(4, max(5, math.ceil(math.log2(max(most, 1))) + 1))]
-    return {
-        str(p.at): {"value": p.value, "low": p.low, "high": p.high, "n": p.n, "clusters": p.clusters}
-        for p in epsilon_by_tokens(found, budgets)
-    }
+    return _by_place(epsilon_by_tokens(found, budgets))
+
+
+def _by_place(points: Sequence[Point]) -> dict[str, Any]:
+    """Points by k or by tokens, as plain values."""
+    return {str(p.at): Estimate(p.value, p.low, p.high, p.n, p.clusters).to_dict() for p in points}
 
 
 def _by_length(pairs: Sequence[Record]) -> dict[str, dict[str, int]]:

@@ -3,32 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from llmctl.reach.problem import Position
+from llmctl.reach.settings import ControlRules, LoadSettings
 from llmctl.runs import Recipe
-
-
-class LoadSettings(Recipe):
-    """How the model is loaded."""
-
-    device: str = "auto"
-    """"auto", "cpu", "cuda", ..."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Of the weights; auto is float32 on a CPU, bfloat16 on a GPU that has it."""
-    quantization: Literal["none", "nf4", "int8"] = "none"
-    """Through bitsandbytes."""
-    trust_remote_code: bool = False
-    """Run model code that comes with the weights."""
-    device_map: str | None = None
-    """Accelerate's placement over several GPUs, e.g. "auto"."""
-
-    def options(self) -> dict[str, Any]:
-        """As `llmctl.models.load` takes them."""
-        options = self.model_dump(exclude={"device_map"})
-        return options if self.device_map is None else {**options, "device_map": self.device_map}
 
 
 class StateSettings(Recipe):
@@ -65,21 +45,11 @@ class TargetSettings(Recipe):
     """Of what is drawn."""
 
 
-class ControlSettings(Recipe):
-    """What a control may be, and where it stands."""
+class ControlSettings(ControlRules):
+    """What a control may be, and where it stands; position "template" is for single problems."""
 
-    position: Position = "before"
-    """See `llmctl.reach.Problem`; "template" is for single problems."""
-    tokens: Literal["any", "printable", "words"] = "any"
-    """Any token, printable text only, or dictionary words only."""
-    dictionary: Path | None = None
-    """A file of words, one a line, for tokens "words"."""
-    forbidden: tuple[int | str, ...] = ()
-    """Token ids, or texts whose tokens no control may hold."""
     sample: int = Field(default=0, ge=0)
     """Controls hold only that many tokens of those allowed, drawn by the search's seed; 0 is no limit."""
-    must_roundtrip: bool = False
-    """Only controls whose prompt survives decoding and encoding."""
 
 
 class SearchSettings(Recipe):
@@ -161,11 +131,6 @@ class CurveSettings(Recipe):
             raise ValueError(
                 f"search.share_scan is on and targets.tokens is {self.targets.tokens}, but a shared scan "
                 "answers targets of one token: set targets.tokens=1 or share_scan=false"
-            )
-        if self.controls.dictionary is not None and self.controls.tokens != "words":
-            raise ValueError(
-                f"controls.dictionary is given and controls.tokens is {self.controls.tokens}: "
-                "set controls.tokens=words"
             )
         return self
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 from llmctl.errors import UserError
-from llmctl.models.description import describe, fingerprint
+from llmctl.models.description import fingerprints
 from llmctl.models.loading import load
 from llmctl.reach.curve_metrics import curve_metrics
 from llmctl.reach.curve_recheck import recheck_curve, recheck_marks
@@ -49,19 +49,12 @@ def run_curve(run: Run, recipe: CurveRecipe, *, quiet: bool = False) -> dict[str
     Raises:
         UserError: Model, states or targets can not be used.
     """
-    pin_weights(run, recipe.model, recipe.adapter)
+    run.pin(**fingerprints(recipe.model, recipe.adapter))
     CurveSearcher(run, recipe, quiet).run_all()
     if recipe.recheck:
         results = [Result.from_dict(_plain(pair)) for pair in read_pairs(run, PAIRS)]
         recheck_curve(run, recipe, results, quiet=quiet)
     return finish_curve(run, recipe)
-
-
-def pin_weights(run: Run, model: str, adapter: Path | None) -> None:
-    """Refuse to go on with other weights than the run was started with."""
-    run.pin(model_fingerprint=describe(model)["fingerprint"])
-    if adapter is not None:
-        run.pin(adapter_fingerprint=fingerprint(adapter, "adapter_config.json"))
 
 
 def finish_curve(run: Run, recipe: CurveRecipe) -> dict[str, Any]:
@@ -168,7 +161,7 @@ class CurveSearcher:
                 self.model, self.tokenizer, template, targets, plan, max_k, scan=scan, start=start
             )
             for place, result in enumerate(found, start):
-                yield _named(result, state.pair_ids[place])
+                yield replace(result, id=state.pair_ids[place])
             return
         problems = [
             problem_at(self.template, s.ids, self.tokenizer, s.targets[place], s.pair_ids[place])
@@ -224,9 +217,3 @@ class CurveSearcher:
             result = solve(self.model, self.tokenizer, problem, plan, max_k)
             self.baseline.append(name, result.to_dict(with_path=False))
             bar.advance(1, note=f"{self.solved} reached")
-
-
-def _named(result: Result, name: str) -> Result:
-    from dataclasses import replace
-
-    return replace(result, id=name)

@@ -52,17 +52,11 @@ def problem_template(
     Raises:
         UserError: No token is left for the control, or the dictionary is missing.
     """
-    words = None
-    if controls.dictionary is not None:
-        if not controls.dictionary.is_file():
-            raise UserError(f"controls.dictionary is {controls.dictionary}, but there is no such file")
-        lines = controls.dictionary.read_text(encoding="utf-8").splitlines()
-        words = frozenset(line.strip().lower() for line in lines if line.strip())
     problem = Problem(
         state="a",
         position=controls.position,
         controls=controls.tokens,
-        dictionary=words,
+        dictionary=controls.words(),
         forbidden=controls.forbidden,
         must_roundtrip=controls.must_roundtrip,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -149,9 +150,7 @@ def draw_reached(found: Mapping[str, Any]) -> Any:
 
 
 def draw_bound(report: Mapping[str, Any]) -> Any:
-    """Layer by head: the share of the desired turn that one control token could give at most."""
-    import math
-
+    """Layer by head: the least number of control tokens that the bound does not rule out."""
     figure = new_figure(6.4, 6.0)
     axes = figure.subplots()
     heads = report["heads"]

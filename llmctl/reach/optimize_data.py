@@ -163,21 +163,11 @@ def to_problem(pair: TextPair, control: ControlSettings) -> Problem:
         target=pair.answer,
         position=control.position,
         forbidden=control.forbidden,
-        controls=control.controls,
-        dictionary=_words(control),
+        controls=control.tokens,
+        dictionary=control.words(),
         candidates=control.allowed,
         must_roundtrip=control.must_roundtrip,
     )
-
-
-def _words(control: ControlSettings) -> frozenset[str] | None:
-    if control.controls != "words" or control.dictionary is None:
-        return None
-    from llmctl.runs.files import disk_errors_as_user_errors
-
-    with disk_errors_as_user_errors(f"read {control.dictionary}"):
-        lines = control.dictionary.read_text(encoding="utf-8", errors="ignore").splitlines()
-    return frozenset(word.strip().lower() for word in lines if word.strip())
 
 
 def lay_out_pairs(
@@ -196,7 +186,8 @@ def lay_out_pairs(
     from llmctl.reach.filters import survive
 
     layouts = []
-    plain = control.model_copy(update={"controls": "any"})  # the dictionary is not needed here
+    # What a control may hold does not matter here, so no dictionary is read.
+    plain = control.model_copy(update={"tokens": "any", "dictionary": None})
     for number, pair in enumerate(pairs):
         place = pair.place or f"pair {number}"
         try:

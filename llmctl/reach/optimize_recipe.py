@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from llmctl.reach.settings import ControlRules, LoadSettings
 from llmctl.runs import Recipe
 
 SLOT = "{question}"  # where the question goes in `data.prompt` and in `control.template`
@@ -64,27 +65,15 @@ class DataSettings(Recipe):
         return self
 
 
-class ControlSettings(Recipe):
+class ControlSettings(ControlRules):
     """What the control is and where it goes."""
 
     k: int = Field(default=4, ge=1)
     """Tokens of the control at most."""
-    position: Literal["before", "after", "system", "user_start", "user_end", "reply_start", "template"] = (
-        "before"
-    )
-    """Around the prompt's tokens (before, after), or a place of the chat template."""
     template: tuple[dict[str, str], ...] | None = None
     """Position template: a conversation with {control} once in it, and {question}."""
-    controls: Literal["any", "printable", "words"] = "any"
-    """Any token, those that decode to printable text, or whole words of the dictionary."""
-    dictionary: Path | None = None
-    """A word list, one a line; null is the system's."""
-    forbidden: tuple[int | str, ...] = ()
-    """Tokens that the control may not hold: ids, or texts whose every token is forbidden."""
     allowed: tuple[int, ...] | None = None
     """The only token ids that it may hold; null is the whole vocabulary."""
-    must_roundtrip: bool = False
-    """Only controls whose prompts, decoded and encoded again, give the same ids."""
 
     @model_validator(mode="after")
     def _template_fits(self) -> ControlSettings:
@@ -141,14 +130,10 @@ class OptimizeRecipe(OptimizeSettings):
 
     model: str = "smollm2-135m"
     """Alias, folder or Hub name."""
-    device: str = "auto"
-    """auto, cpu, cuda."""
-    dtype: str = "auto"
-    """auto, float32, bfloat16, float16."""
-    quantization: Literal["none", "nf4", "int8"] = "none"
-    """Through bitsandbytes."""
     adapter: Path | None = None
     """A PEFT adapter on the model."""
+    load: LoadSettings = LoadSettings()
+    """Device, dtype, quantization."""
     data: DataSettings
     """Pairs of question and answer."""
     baseline: SearchMethod | None = None

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from llmctl.errors import UserError
-from llmctl.models.description import describe, fingerprint
+from llmctl.models.description import check_adapter, describe, fingerprints
 from llmctl.reach.optimize_data import PairData, lay_out_pairs, read_pairs, to_problem
 from llmctl.reach.optimize_metrics import compute_metrics
 from llmctl.reach.optimize_recipe import OptimizeRecipe
@@ -34,13 +34,10 @@ def check_inputs(recipe: OptimizeRecipe) -> PairData:
     from llmctl.models.loading import load_tokenizer
     from llmctl.reach.filters import allowed_tokens
 
-    if recipe.adapter is not None and not recipe.adapter.is_dir():
-        raise UserError(
-            f"adapter is {recipe.adapter}, but there is no such folder: give a saved PEFT adapter"
-        )
+    check_adapter(recipe.adapter)
     data = read_pairs(recipe.data)
     about = describe(recipe.model)
-    tokenizer = load_tokenizer(recipe.model)
+    tokenizer = load_tokenizer(recipe.model, trust_remote_code=recipe.load.trust_remote_code)
     size, context = about["vocabulary"], about["context_length"]
     lengths = [len(tokenizer.encode(text, add_special_tokens=False)) for text in recipe.compare]
     if 0 in lengths:
@@ -92,16 +89,8 @@ def run_optimize(run: Run, recipe: OptimizeRecipe, data: PairData, *, quiet: boo
     from llmctl.models.loading import load
     from llmctl.reach.universal_search import Universal
 
-    run.pin(model_fingerprint=describe(recipe.model)["fingerprint"], data_fingerprint=data.fingerprint())
-    if recipe.adapter is not None:
-        run.pin(adapter_fingerprint=fingerprint(recipe.adapter, "adapter_config.json"))
-    loaded = load(
-        recipe.model,
-        device=recipe.device,
-        dtype=recipe.dtype,
-        quantization=recipe.quantization,
-        adapter=recipe.adapter,
-    )
+    run.pin(**fingerprints(recipe.model, recipe.adapter), data_fingerprint=data.fingerprint())
+    loaded = load(recipe.model, adapter=recipe.adapter, **recipe.load.options())
     run.note(device=str(loaded.device), dtype=str(loaded.dtype).removeprefix("torch."))
     search = Universal(loaded.model, loaded.tokenizer, data.train, recipe)
     paths: dict[str, list[UniversalStep]] = {}

@@ -8,10 +8,10 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from llmctl.models.description import fingerprints
 from llmctl.models.loading import load
 from llmctl.reach.asked import read_state
-from llmctl.reach.curve_recipe import ControlSettings, LoadSettings
-from llmctl.reach.curve_run import pin_weights
+from llmctl.reach.curve_recipe import ControlSettings
 from llmctl.reach.curve_search import problem_template
 from llmctl.reach.describe import set_sentence, set_table
 from llmctl.reach.figures import draw_reached
@@ -20,6 +20,7 @@ from llmctl.reach.frontier import Exploration, Growth, ReachableSet, explore
 from llmctl.reach.problem import Problem
 from llmctl.reach.scan import ScanChunk
 from llmctl.reach.scoring import check_model, vocabulary_of
+from llmctl.reach.settings import LoadSettings
 from llmctl.runs import Recipe, Run, Section, progress, save_figure, write_report
 from llmctl.runs.files import read_json
 
@@ -93,7 +94,7 @@ def find_set(
         if METRICS in run.manifest["made"] and (folder / METRICS).is_file():
             found: dict[str, Any] = read_json(folder / METRICS)
             return found
-        pin_weights(run, recipe.model, recipe.adapter)
+        run.pin(**fingerprints(recipe.model, recipe.adapter))
         found = _find(recipe, run, quiet)
         figure = save_figure(
             draw_reached(found), run, "reached", "Reached tokens by base rank and k, and how the set grew."

@@ -1,4 +1,4 @@
-"""Intervals for rates: Wilson, and clustered for pairs that share a state. No torch, no numpy."""
+"""Intervals for rates: Wilson, and clustered for pairs that share a state. No torch."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 from llmctl.errors import UserError
+from llmctl.runs.stats import student_quantile, wilson_bounds
 
 
 @dataclass(frozen=True)
@@ -35,12 +36,8 @@ def wilson(successes: float, n: float, *, level: float = 0.95, quantile: float |
     if n <= 0:
         raise UserError(f"a rate of {n} trials has no interval: give at least one pair")
     z = quantile if quantile is not None else NormalDist().inv_cdf(0.5 + level / 2)
-    rate = successes / n
-    middle = (rate + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
-    low = 0.0 if successes <= 0 else max(middle - half, 0.0)
-    high = 1.0 if successes >= n else min(middle + half, 1.0)
-    return Interval(rate, low, high)
+    low, high = wilson_bounds(successes / n, n, z)
+    return Interval(successes / n, low, high)
 
 
 def clustered(outcomes: Sequence[bool], clusters: Sequence[Hashable], *, level: float = 0.95) -> Interval:
@@ -72,7 +69,7 @@ def clustered(outcomes: Sequence[bool], clusters: Sequence[Hashable], *, level: 
     if binomial:
         design = _cluster_variance([float(outcome) for outcome in outcomes], clusters) / binomial
         effective = n / max(design, 1.0)
-    quantile = student_quantile(0.5 + level / 2, groups - 1)
+    quantile = student_quantile(groups - 1, 0.5 + level / 2)
     return wilson(rate * effective, effective, quantile=quantile)
 
 
@@ -88,7 +85,7 @@ def mean_difference(
     if groups < 2:
         raise UserError(f"{groups} states give no interval for a difference: compare on at least two")
     mean = sum(differences) / len(differences)
-    half = student_quantile(0.5 + level / 2, groups - 1) * math.sqrt(_cluster_variance(differences, clusters))
+    half = student_quantile(groups - 1, 0.5 + level / 2) * math.sqrt(_cluster_variance(differences, clusters))
     return Interval(mean, mean - half, mean + half)
 
 
@@ -100,28 +97,6 @@ def _cluster_variance(values: Sequence[float], clusters: Sequence[Hashable]) -> 
         sums[cluster] += value - mean
     groups = len(sums)
     return groups / (groups - 1) * sum(s * s for s in sums.values()) / len(values) ** 2
-
-
-def student_quantile(probability: float, freedom: int) -> float:
-    """Student's t quantile: exact for 1 and 2 degrees of freedom, else by the Cornish-Fisher expansion.
-
-    The expansion is within 0.6 % at 3 degrees of freedom and 0.1 % from 5 on, for levels up to 95 %.
-    """
-    if freedom == 1:
-        return math.tan(math.pi * (probability - 0.5))
-    if freedom == 2:
-        u = 2 * probability - 1
-        return u * math.sqrt(2 / (1 - u * u))
-    z = NormalDist().inv_cdf(probability)
-    v = freedom
-    terms = (
-        z,
-        (z**3 + z) / (4 * v),
-        (5 * z**5 + 16 * z**3 + 3 * z) / (96 * v**2),
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * v**3),
-        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / (92160 * v**4),
-    )
-    return sum(terms)
 
 
 def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from llmctl.errors import UserError
 from llmctl.models import resolve
+from llmctl.models.description import check_adapter
 from llmctl.rise.phases import get_tasks
 from llmctl.rise.recipe import RiseRecipe
 from llmctl.sampling.open import check_options, choose_engine
@@ -22,8 +23,7 @@ def check_inputs(recipe: RiseRecipe) -> None:
     for engine in (recipe.sampler, *([teacher.sampler] if teacher else [])):
         check_options(choose_engine(engine.engine)[0], engine.options)
     for name, path in _adapters(recipe).items():
-        if not path.is_dir():
-            raise UserError(f"{name} is {path}, but there is no such folder: give a saved PEFT adapter")
+        check_adapter(path, name)
     if recipe.adapter is not None and recipe.train.adapter == "full":
         raise UserError(
             "adapter is given and train.adapter is full, but full fine-tuning starts from whole weights: "

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from llmctl.errors import UserError
-from llmctl.models.description import describe, fingerprint
+from llmctl.models.description import fingerprints
 from llmctl.rise.inputs import check_inputs
 from llmctl.rise.metrics import paired_gains, summarize
 from llmctl.rise.phases import Phases, Records
@@ -50,10 +50,8 @@ def run_rise(run: Run, recipe: RiseRecipe, *, quiet: bool = False) -> dict[str, 
 
 def pin_model(run: Run, recipe: RiseRecipe) -> None:
     """Refuse to go on with other weights than the run was started with."""
-    if recipe.sampler.engine != "server":
-        run.pin(model_fingerprint=describe(recipe.model)["fingerprint"])
-    if recipe.adapter is not None:
-        run.pin(adapter_fingerprint=fingerprint(recipe.adapter, "adapter_config.json"))
+    model = None if recipe.sampler.engine == "server" else recipe.model  # a server's is out of reach
+    run.pin(**fingerprints(model, recipe.adapter))
 
 
 def evaluate(phases: Phases, iteration: int) -> Records:

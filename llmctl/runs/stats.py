@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -64,7 +65,7 @@ def wilson(successes: int, n: int) -> Estimate:
         raise ValueError(f"{successes} successes in {n} trials: 0 <= successes <= n is needed")
     if n == 0:
         return Estimate(None, None, None, 0)
-    low, high = _wilson_bounds(successes / n, n, Z)
+    low, high = wilson_bounds(successes / n, n, Z)
     return Estimate(successes / n, low, high, int(n))
 
 
@@ -108,7 +109,7 @@ def clustered_rate(
         effective = n / deff
     else:
         effective = float(clusters)
-    low, high = _wilson_bounds(rate, effective, _student_quantile(clusters - 1))
+    low, high = wilson_bounds(rate, effective, student_quantile(clusters - 1))
     return Estimate(rate, low, high, n, clusters)
 
 
@@ -206,7 +207,7 @@ def student_mean(values: ArrayLike) -> Estimate:
     mean = float(numbers.mean())
     if n == 1:
         return Estimate(mean, None, None, 1)
-    half = _student_quantile(n - 1) * float(numbers.std(ddof=1)) / n**0.5
+    half = student_quantile(n - 1) * float(numbers.std(ddof=1)) / n**0.5
     return Estimate(mean, mean - half, mean + half, n)
 
 
@@ -245,7 +246,7 @@ def _values(values: ArrayLike, name: str) -> NDArray[np.float64]:
     return numbers
 
 
-def _wilson_bounds(rate: float, n: float, z: float) -> tuple[float, float]:
+def wilson_bounds(rate: float, n: float, z: float) -> tuple[float, float]:
     """Bounds of the score interval; exactly 0 at rate 0 and exactly 1 at rate 1, as the formula has it."""
     centre = rate + z * z / (2 * n)
     half = z * float(np.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n)))
@@ -255,16 +256,22 @@ def _wilson_bounds(rate: float, n: float, z: float) -> tuple[float, float]:
     return low, high
 
 
-def _student_quantile(degrees: int) -> float:
-    """97.5 % point of Student's t, by the expansion 26.7.5 of Abramowitz and Stegun (1964).
+def student_quantile(degrees: int, probability: float = 0.975) -> float:
+    """Quantile of Student's t, by the expansion 26.7.5 of Abramowitz and Stegun (1964).
 
-    Exact at 1 and 2 degrees of freedom, where there is a closed form; within 0.2 % of the true value above.
+    Exact at 1 and 2 degrees of freedom, where there is a closed form; at 97.5 % within 0.2 % of the true
+    value above.
+
+    Args:
+        degrees: Of freedom, at least 1.
+        probability: Above one half.
     """
     if degrees == 1:
-        return math.tan(0.475 * math.pi)
+        return math.tan(math.pi * (probability - 0.5))
     if degrees == 2:
-        return 0.95 * math.sqrt(2 / (1 - 0.95**2))
-    z = Z
+        u = 2 * probability - 1
+        return u * math.sqrt(2 / (1 - u * u))
+    z = NormalDist().inv_cdf(probability)
     terms = (
         (z**3 + z) / 4,
         (5 * z**5 + 16 * z**3 + 3 * z) / 96,

@@ -9,6 +9,7 @@ from typing import Any
 
 from llmctl.errors import UserError
 from llmctl.models import resolve
+from llmctl.models.description import check_adapter
 from llmctl.runs import Run
 from llmctl.training.recipe import Architecture, SftRecipe
 from llmctl.training.sources import Rows, get_rows
@@ -21,10 +22,7 @@ def check_sft(recipe: SftRecipe) -> Rows:
         UserError: Model, adapter, data or configuration is missing or does not fit.
     """
     check_model(recipe.model, recipe.architecture)
-    if recipe.adapter is not None and not recipe.adapter.is_dir():
-        raise UserError(
-            f"adapter is {recipe.adapter}, but there is no such folder: give a saved PEFT adapter"
-        )
+    check_adapter(recipe.adapter)
     if recipe.launch is not None and not recipe.launch.is_file():
         raise UserError(
             f"launch is {recipe.launch}, but there is no such file: give an accelerate configuration"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from llmctl.models.description import fingerprint
+from llmctl.models.description import fingerprints
 from llmctl.models.quiet import quiet_libraries
 from llmctl.runs import Run, bootstrap_ratio, progress
 from llmctl.training.config import TrainSettings
@@ -42,11 +42,9 @@ def run_sft(run: Run, recipe: SftRecipe, *, rows: Rows | None = None, quiet: boo
 
     model = start_model(run, recipe)
     run.pin(
-        model_fingerprint=fingerprint(Path(model)),
+        **fingerprints(model, recipe.adapter),
         rows_fingerprint=fingerprint_rows([*rows.training, *rows.validation]),
     )
-    if recipe.adapter is not None:
-        run.pin(adapter_fingerprint=fingerprint(recipe.adapter, "adapter_config.json"))
     training, validation = write_rows(run, rows, load_tokenizer(model), recipe.data.block)
     if validation is not None:
         validate(run, "before", model, recipe.adapter, validation, recipe.train)

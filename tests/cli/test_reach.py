@@ -84,7 +84,14 @@ def test_a_conversation_can_hold_the_control(llmctl, model):
         (("--state", "abc", "--target", "d", "--effort", "0"), "--effort is 0.0"),
         (("--state", "x", "--position", "template", "--target", "d"), "needs a JSON conversation"),
         (("--state", "abc", "--target", "d", "--sample-controls", "99999"), "only .* tokens are allowed"),
-        (("--state", "abc", "--target", "d", "--dictionary", "none.txt"), "no such file"),
+        (
+            ("--state", "abc", "--target", "d", "--dictionary", "none.txt"),
+            "dictionary is given and tokens is any",
+        ),
+        (
+            ("--state", "abc", "--target", "d", "--controls", "words", "--dictionary", "none.txt"),
+            "no such file",
+        ),
     ],
 )
 def test_a_mistake_is_one_line(llmctl, model, arguments, match):
@@ -157,7 +164,7 @@ def test_a_dry_run_shows_the_work_and_makes_nothing(llmctl, recipe, tmp_path):
         ("search.max=3", "unknown key 'search.max'"),
         ("controls.position=template", "a curve's states are plain texts"),
         ("beside=[falcon-8b]", "no published curve"),
-        ("adapter=none", "no folder of a saved PEFT adapter"),
+        ("adapter=none", "there is no such folder with a saved PEFT adapter"),
         ("shard.index=1", "index is 1 and of is 1"),
         ("targets.tokens=999", "followed by"),
     ],

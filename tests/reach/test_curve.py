@@ -12,7 +12,8 @@ from llmctl.reach.curve import (
     merge_shards,
     summarize,
 )
-from llmctl.reach.statistics import clustered, rank_correlation, student_quantile, wilson
+from llmctl.reach.statistics import clustered, rank_correlation, wilson
+from llmctl.runs.stats import student_quantile
 
 
 def pair(number, k, state=None, method="gcg", **fields):
@@ -56,7 +57,7 @@ def test_clusters_that_agree_within_count_as_one_trial_each():
     # 10/9 * 10 * (10 * 0.5)^2 / 100^2 = 1/36; binomial 0.25/100; so 100 pairs count as 9.
     outcomes = [number < 50 for number in range(100)]
     states = [number // 10 for number in range(100)]
-    expected = wilson(4.5, 9, quantile=student_quantile(0.975, 9))
+    expected = wilson(4.5, 9, quantile=student_quantile(9))
     assert clustered(outcomes, states).low == pytest.approx(expected.low)
     assert clustered(outcomes, states).high == pytest.approx(expected.high)
 
@@ -76,7 +77,7 @@ def test_equal_outcomes_are_no_more_certain_than_their_states():
     ("freedom", "expected"), [(1, 12.706), (2, 4.303), (5, 2.571), (10, 2.228), (24, 2.064)]
 )
 def test_students_quantile_matches_the_table(freedom, expected):
-    assert student_quantile(0.975, freedom) == pytest.approx(expected, rel=1e-3)
+    assert student_quantile(freedom) == pytest.approx(expected, rel=1e-3)
 
 
 def test_rank_correlation_handles_ties():

@@ -147,7 +147,7 @@ def test_values_that_are_not_finite_or_do_not_pair_are_refused():
 def test_the_students_quantile_is_near_the_tables():
     # Tables of Student's t, two-sided 95 %.
     for degrees, value in [(3, 3.182), (5, 2.571), (10, 2.228), (30, 2.042)]:
-        assert stats._student_quantile(degrees) == pytest.approx(value, rel=2e-3)
+        assert stats.student_quantile(degrees) == pytest.approx(value, rel=2e-3)
 
 
 def test_a_rate_over_independent_examples_is_near_wilsons():
@@ -162,7 +162,7 @@ def test_equal_outcomes_within_clusters_count_as_one_each():
     # 20 clusters of 10 equal outcomes: residuals are 10 (y - p), so variance = 20/19 * p(1-p)/20 = p(1-p)/19,
     # and the effective number is 19; t with 19 degrees of freedom is 2.093.
     estimate = clustered_rate({number: [number < 8] * 10 for number in range(20)})
-    low, high = stats._wilson_bounds(0.4, 19, 2.093)
+    low, high = stats.wilson_bounds(0.4, 19, 2.093)
     assert (estimate.value, estimate.n, estimate.clusters) == (0.4, 200, 20)
     assert estimate.low == pytest.approx(low, abs=1e-3) and estimate.high == pytest.approx(high, abs=1e-3)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from llmctl.errors import UserError
 from llmctl.models import resolve
-from llmctl.models.description import fingerprint
+from llmctl.models.description import fingerprints
 from llmctl.models.quiet import quiet_libraries
 from llmctl.runs import Run, progress
 from llmctl.training.comparison.arms import Arm, resolve_arms
@@ -90,7 +90,7 @@ def run_comparison(
     rows, arms = check_compare(recipe) if checked is None else checked
     run.pin(rows_fingerprint=fingerprint_rows([*rows.training, *rows.validation]))
     if recipe.architectures is None:
-        run.pin(model_fingerprint=fingerprint(resolve(recipe.model)))
+        run.pin(**fingerprints(recipe.model))
     work = _Work(run, recipe, write_files(run, recipe, rows), quiet)
     rates = work.choose_rates([arm for arm in arms if arm.settings is not None])
     for seed, arm in _plan(recipe, arms):
