@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import logging
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from transformers import DynamicCache, GenerationConfig
@@ -37,6 +37,8 @@ from llmctl.sampling.types import Completion, SamplerInfo, Settings, Usage
 log = logging.getLogger(__name__)
 
 _MIN_SHARED = 8  # a shorter common prefix is not worth a pass of its own
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -198,46 +200,64 @@ class TransformersSampler(Closing):
             yield batch
 
     def _sample(self, batch: list[_Row], settings: Settings) -> list[list[Completion]]:
-        try:
-            return self._generate(batch, settings)
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
-                raise
-        if len(batch) == 1:
-            return [self._failed(batch[0], settings)]
-        half = self._halve(batch, settings.n)
-        return self._sample(batch[:half], settings) + self._sample(batch[half:], settings)
+        return self._in_halves(
+            batch,
+            lambda part: self._generate(part, settings),
+            n=settings.n,
+            alone=lambda row: self._failed(row, settings),
+        )
 
     def _score(self, batch: list[_Row], wanted: torch.Tensor) -> list[list[float]]:
-        try:
-            ids, mask = self._pad(batch)
+        def run(part: list[_Row]) -> list[list[float]]:
+            ids, mask = self._pad(part)
             logits = self._forward(ids, mask, None, keep=1).logits[:, -1].float()
             picked: list[list[float]] = (logits - logits.logsumexp(-1, keepdim=True))[:, wanted].tolist()
             return picked
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
-                raise
-        if len(batch) == 1:
-            raise EngineError(f"one prompt of {len(batch[0].ids)} tokens does not fit in memory")
-        half = self._halve(batch, 1)
-        return self._score(batch[:half], wanted) + self._score(batch[half:], wanted)
+
+        return self._in_halves(batch, run)
 
     def _continue(self, batch: list[_Row], max_tokens: int) -> list[list[int]]:
-        try:
-            ids, mask = self._pad(batch)
+        def run(part: list[_Row]) -> list[list[int]]:
+            ids, mask = self._pad(part)
             cache = DynamicCache(config=self._model.config)
             for _ in range(max_tokens):
                 token = self._forward(ids, mask, cache).logits[:, -1:].argmax(-1)  # (B, 1)
                 ids, mask = torch.cat([ids, token], 1), torch.cat([mask, torch.ones_like(token)], 1)
             new: list[list[int]] = ids[:, -max_tokens:].tolist()
             return new
+
+        return self._in_halves(batch, run)
+
+    def _in_halves(
+        self,
+        batch: list[_Row],
+        run: Callable[[list[_Row]], list[T]],
+        *,
+        n: int = 1,
+        alone: Callable[[_Row], T] | None = None,
+    ) -> list[T]:
+        """Run a batch, in halves where memory runs out.
+
+        Args:
+            batch: Of prompts.
+            run: One answer a prompt.
+            n: Rows that a prompt takes.
+            alone: The answer for a prompt that does not fit alone; None raises.
+        """
+        try:
+            return run(batch)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):
                 raise
         if len(batch) == 1:
-            raise EngineError(f"one prompt of {len(batch[0].ids)} tokens does not fit in memory")
-        half = self._halve(batch, 1)
-        return self._continue(batch[:half], max_tokens) + self._continue(batch[half:], max_tokens)
+            if alone is None:
+                raise EngineError(f"one prompt of {len(batch[0].ids)} tokens does not fit in memory")
+            return [alone(batch[0])]
+        half = self._halve(batch, n)
+        return [
+            *self._in_halves(batch[:half], run, n=n, alone=alone),
+            *self._in_halves(batch[half:], run, n=n, alone=alone),
+        ]
 
     def _halve(self, batch: list[_Row], n: int) -> int:
         """Keep to half as many rows from now on; where to cut this batch."""
