@@ -59,9 +59,7 @@ def check_adapter(adapter: Path | None, name: str = "adapter") -> None:
         UserError: The folder holds no saved PEFT adapter.
     """
     if adapter is not None and not (adapter / "adapter_config.json").is_file():
-        raise UserError(
-            f"{name} is {adapter}, but there is no such folder with a saved PEFT adapter: give one"
-        )
+        raise UserError(f"{name} is {adapter}, but there is no such folder of a saved PEFT adapter")
 
 
 def fingerprint(folder: Path, config: str = "config.json") -> str:

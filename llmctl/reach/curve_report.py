@@ -88,7 +88,8 @@ def sentences(recipe: CurveRecipe, metrics: Mapping[str, Any]) -> list[str]:
             + ("; the others hold as token ids only." if texts["yes"] < texts["of"] else ".")
         )
     said += [
-        f"Asked again on {place}, {entry['holds']} of {entry['of']} witnesses hold; the others are fragile."
+        f"Asked again on {place}, {entry['holds']} of {entry['of']} witnesses hold"
+        + ("; the others are fragile." if entry["holds"] < entry["of"] else ".")
         for place, entry in metrics["rechecks"].items()
     ]
     if errors := metrics["errors"]:

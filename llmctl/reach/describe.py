@@ -55,7 +55,10 @@ def verdict(result: Result) -> str:
 
 def notes(result: Result, tokenizer: PreTrainedTokenizerBase) -> list[str]:
     """What a user should know about the answer."""
-    said = [f"without a control {result.target_text!r} has rank {result.base_rank} (0 is what is emitted)"]
+    what = "" if len(result.target_ids) == 1 else "the first token of "
+    said = [
+        f"without a control {what}{result.target_text!r} has rank {result.base_rank} (0 is what is emitted)"
+    ]
     if result.k and not result.roundtrips:
         said.append(
             "the control holds as token ids only: written out as text and read again it no longer works "

@@ -69,11 +69,11 @@ def sentences(recipe: OptimizeRecipe, metrics: Mapping[str, Any]) -> list[str]:
 def _verdict(name: str, gain: Estimate) -> str:
     if gain.low is None or gain.high is None:
         return f"Against {name}: {gain.format()}; too few held-out pairs for an interval."
-    words = "is not told apart from"
+    words = "has a loss that is not told apart from that of"
     if gain.low > 0:
-        words = "loses less than"
+        words = "has a lower loss than"
     elif gain.high < 0:
-        words = "loses more than"
+        words = "has a higher loss than"
     return f"On held-out pairs the control {words} {name}; nats saved an answer token: {gain.format()}."
 
 

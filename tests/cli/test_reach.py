@@ -86,7 +86,7 @@ def test_a_conversation_can_hold_the_control(llmctl, model):
         (("--state", "abc", "--target", "d", "--sample-controls", "99999"), "only .* tokens are allowed"),
         (
             ("--state", "abc", "--target", "d", "--dictionary", "none.txt"),
-            "dictionary is given and tokens is any",
+            "only words are looked up",
         ),
         (
             ("--state", "abc", "--target", "d", "--controls", "words", "--dictionary", "none.txt"),
@@ -164,7 +164,7 @@ def test_a_dry_run_shows_the_work_and_makes_nothing(llmctl, recipe, tmp_path):
         ("search.max=3", "unknown key 'search.max'"),
         ("controls.position=template", "a curve's states are plain texts"),
         ("beside=[falcon-8b]", "no published curve"),
-        ("adapter=none", "there is no such folder with a saved PEFT adapter"),
+        ("adapter=none", "there is no such folder of a saved PEFT adapter"),
         ("shard.index=1", "index is 1 and of is 1"),
         ("targets.tokens=999", "followed by"),
     ],
