@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llmctl.cli.options import (
-    DryRunOption,
-    FreshOption,
-    JsonOption,
-    RecipeArgument,
-    RunOption,
-    SetOption,
-    print_plan,
-    run_folder,
-)
+from llmctl.cli.options import JsonOption, Start, recipe_command
 
 if TYPE_CHECKING:
+    from llmctl.runs import Run
     from llmctl.training.graph_view import GraphView
 
 app = typer.Typer(
@@ -26,40 +18,39 @@ app = typer.Typer(
 )
 
 
-@app.command(
-    help="Train adapters, or architectures from scratch, at equal size and compare. Goes on where it stopped."
+@recipe_command(
+    app,
+    "compare",
+    help="Train adapters, or architectures from scratch, at equal size and compare. Goes on where it "
+    "stopped.",
 )
-def compare(
-    recipe: RecipeArgument,
-    folder: RunOption = None,
-    sets: SetOption = None,
-    as_json: JsonOption = False,
-    dry_run: DryRunOption = False,
-    fresh: FreshOption = False,
-) -> None:
+def compare(start: Start) -> None:
     """Base, LoRA, Sparse-GIN and its self-loop ablation; or plain, GIN- and PNA-attention."""
-    from llmctl.cli.output import print_json, print_table, print_text
-    from llmctl.runs import Run, load_recipe
     from llmctl.training.comparison.loop import check_compare, run_comparison
     from llmctl.training.comparison.recipe import CompareRecipe
-    from llmctl.training.comparison.report import result_table
-    from llmctl.training.comparison.verdict import verdicts
     from llmctl.training.comparison.work import estimate_comparison
 
-    resolved = load_recipe(CompareRecipe, recipe, sets or [])
-    checked = check_compare(resolved)  # before there is a folder, which would hold on to the mistake
-    if dry_run:
-        print_plan(resolved, estimate_comparison(resolved, *checked), as_json)
+    resolved = start.load(CompareRecipe)
+    checked = check_compare(resolved)
+    if start.is_plan(resolved, lambda: estimate_comparison(resolved, *checked)):
         return
-    with Run.open(run_folder(folder, recipe), resolved, "gin compare", fresh) as open_run:
-        metrics = run_comparison(open_run, resolved, checked=checked, quiet=as_json)
-        if as_json:
-            print_json(metrics)
-            return
+
+    def show(run: Run, metrics: dict[str, Any]) -> None:
+        from llmctl.cli.output import print_table, print_text
+        from llmctl.training.comparison.report import result_table
+        from llmctl.training.comparison.verdict import verdicts
+
         print_table(result_table(resolved, metrics))
         for sentence in verdicts(resolved, metrics):
             print_text(f"- {sentence}")
-        print_text(f"report: {open_run.folder / 'report.html'}")
+        print_text(f"report: {run.folder / 'report.html'}")
+
+    start.carry_out(
+        "gin compare",
+        resolved,
+        lambda run: run_comparison(run, resolved, checked=checked, quiet=start.as_json),
+        show,
+    )
 
 
 @app.command(help="The graph that a layer makes of a text: strongest edges, degrees, scales; and figures.")

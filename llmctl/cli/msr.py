@@ -11,15 +11,15 @@ from llmctl.cli.options import (
     DryRunOption,
     FreshOption,
     JsonOption,
-    RecipeArgument,
     RunOption,
     SetOption,
-    print_plan,
-    run_folder,
+    Start,
+    recipe_command,
 )
 
 if TYPE_CHECKING:
     from llmctl.msr.recipe import MsrRecipe
+    from llmctl.runs import Run
 
 app = typer.Typer(no_args_is_help=True, help="MLLM-MSR: multimodal sequential recommendation.")
 
@@ -52,61 +52,66 @@ def prepare(
     fresh: FreshOption = False,
 ) -> None:
     """Counts before and after every filter, and the level of every metric by chance."""
-    from llmctl.cli.output import print_json, print_table, print_text
     from llmctl.msr.prepare import prepare_data
     from llmctl.msr.readers import open_source
-    from llmctl.msr.tables import chance_table, filter_table, split_table
-    from llmctl.runs import Run
 
     given = {"format": data_format, "interactions": interactions, "items": items, "images": images}
     resolved = _resolve(recipe, {name: value for name, value in given.items() if value is not None}, sets)
-    if dry_run:
-        print_plan(resolved, {"files to read": 2}, as_json)
+    start = Start(recipe or DEFAULT_RUN, folder, sets, as_json, dry_run, fresh)
+    if start.is_plan(resolved, lambda: {"files to read": 2}):
         return
-    open_source(resolved.data)  # before there is a folder, which would hold on to the mistake
-    with Run.open(run_folder(folder, recipe or DEFAULT_RUN), resolved, "msr prepare", fresh) as run:
-        prepared = prepare_data(run, resolved)
-        if as_json:
-            print_json(prepared.facts)
-            return
-        for table in (filter_table(prepared), split_table(prepared), chance_table(prepared)):
-            print_table(table)
-        print_text(f"data version:   {prepared.data_version}\ncandidate hash: {prepared.candidate_hash}")
-        print_text(f"run: {run.folder}")
+    open_source(resolved.data)
+
+    def work(run: Run) -> dict[str, Any]:
+        return dict(prepare_data(run, resolved).facts)
+
+    start.carry_out("msr prepare", resolved, work, lambda run, _: _print_data(run))
 
 
-@app.command(help="Fit and score the baselines on the frozen lists. Goes on where it was stopped.")
-def baselines(
-    recipe: RecipeArgument,
-    folder: RunOption = None,
-    sets: SetOption = None,
-    as_json: JsonOption = False,
-    dry_run: DryRunOption = False,
-    fresh: FreshOption = False,
-) -> None:
+def _print_data(run: Run) -> None:
+    """Filters, split and chance levels of what was prepared."""
+    from llmctl.cli.output import print_table, print_text
+    from llmctl.msr.prepare import open_prepared
+    from llmctl.msr.tables import chance_table, filter_table, split_table
+
+    prepared = open_prepared(run.folder)
+    for table in (filter_table(prepared), split_table(prepared), chance_table(prepared)):
+        print_table(table)
+    print_text(f"data version:   {prepared.data_version}\ncandidate hash: {prepared.candidate_hash}")
+    print_text(f"run: {run.folder}")
+
+
+@recipe_command(
+    app, "baselines", help="Fit and score the baselines on the frozen lists. Goes on where it was stopped."
+)
+def baselines(start: Start) -> None:
     """Popularity, neighbours, GRU4Rec and SASRec."""
-    from llmctl.cli.output import print_json, print_table, print_text
     from llmctl.msr.baselines import run_baselines
     from llmctl.msr.prepare import prepare_data
     from llmctl.msr.readers import open_source
-    from llmctl.msr.tables import full_table, metric_table
-    from llmctl.runs import Run
+    from llmctl.msr.recipe import MsrRecipe
 
-    resolved = _resolve(recipe, {}, sets)
-    if dry_run:
-        print_plan(resolved, {"baselines": len(resolved.baselines.names)}, as_json)
+    resolved = start.load(MsrRecipe)
+    if start.is_plan(resolved, lambda: {"baselines": len(resolved.baselines.names)}):
         return
     open_source(resolved.data)
-    with Run.open(run_folder(folder, recipe), resolved, "msr baselines", fresh) as run:
-        prepared = prepare_data(run, resolved)
-        figures = run_baselines(run, resolved, prepared, quiet=as_json)
-        if as_json:
-            print_json(figures)
-            return
-        print_table(metric_table(figures, prepared))
-        if (full := full_table(figures)) is not None:
-            print_table(full)
-        print_text(f"run: {run.folder}")
+
+    def work(run: Run) -> dict[str, Any]:
+        return dict(run_baselines(run, resolved, prepare_data(run, resolved), quiet=start.as_json))
+
+    start.carry_out("msr baselines", resolved, work, _print_figures)
+
+
+def _print_figures(run: Run, figures: dict[str, Any]) -> None:
+    """Every baseline on the lists, and among all items."""
+    from llmctl.cli.output import print_table, print_text
+    from llmctl.msr.prepare import open_prepared
+    from llmctl.msr.tables import full_table, metric_table
+
+    print_table(metric_table(figures, open_prepared(run.folder)))
+    if (full := full_table(figures)) is not None:
+        print_table(full)
+    print_text(f"run: {run.folder}")
 
 
 def _resolve(recipe: str | None, options: dict[str, Any], sets: list[str] | None) -> MsrRecipe:

@@ -1,20 +1,26 @@
 """Options that every command which makes a run shares.
 
-A command declares `RecipeArgument`, `RunOption`, `SetOption`, `JsonOption`, `DryRunOption` and
-`FreshOption`, resolves its recipe with `load_recipe(..., sets or [])`, and either shows it with
-`print_plan` or opens `Run.open(run_folder(folder, recipe), resolved, "rise run", fresh)`.
+A command that takes a recipe and nothing else is registered by `recipe_command`; its function is given a
+`Start`, which loads the recipe, prints the plan of a dry run, and carries the work out in the run's folder.
+One with options of its own declares `RecipeArgument`, `RunOption`, `SetOption`, `JsonOption`,
+`DryRunOption` and `FreshOption` beside them, and makes the `Start` itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
+
+    from llmctl.runs import Recipe, Run
+
+    R = TypeVar("R", bound=Recipe)
 
 RecipeArgument = Annotated[
     str,
@@ -35,6 +41,83 @@ DryRunOption = Annotated[
 FreshOption = Annotated[
     bool, typer.Option("--fresh", help="Remove what llmctl made in the run's folder, and start over.")
 ]
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a user gave a command that makes a run."""
+
+    recipe: str
+    folder: Path | None = None
+    sets: Sequence[str] | None = None
+    as_json: bool = False
+    dry_run: bool = False
+    fresh: bool = False
+
+    def load(self, cls: type[R]) -> R:
+        """The recipe with its overrides.
+
+        Raises:
+            UserError: As `llmctl.runs.load_recipe`.
+        """
+        from llmctl.runs import load_recipe
+
+        return load_recipe(cls, self.recipe, self.sets or [])
+
+    def is_plan(self, resolved: BaseModel, estimate: Callable[[], Mapping[str, Any]]) -> bool:
+        """Whether this is a dry run, which ends with the plan that is printed here."""
+        if self.dry_run:
+            print_plan(resolved, estimate(), self.as_json)
+        return self.dry_run
+
+    def carry_out(
+        self,
+        command: str,
+        resolved: BaseModel,
+        work: Callable[[Run], Any],
+        show: Callable[[Run, Any], None],
+    ) -> None:
+        """Do the work in the run's folder, and print what came of it.
+
+        Inputs are checked before this is called: the folder would hold on to a mistake.
+
+        Args:
+            command: For the manifest, e.g. "rise run".
+            resolved: The recipe.
+            work: Gives what `--json` prints.
+            show: Prints it for people.
+        """
+        from llmctl.cli.output import print_json
+        from llmctl.runs import Run
+
+        with Run.open(run_folder(self.folder, self.recipe), resolved, command, self.fresh) as run:
+            result = work(run)
+            if self.as_json:
+                print_json(result)
+            else:
+                show(run, result)
+
+
+def recipe_command(
+    app: typer.Typer, name: str, help: str
+) -> Callable[[Callable[[Start], None]], Callable[[Start], None]]:
+    """Register a function as a command that takes a recipe and the options of every run."""
+
+    def register(body: Callable[[Start], None]) -> Callable[[Start], None]:
+        @app.command(name, help=help)
+        def command(
+            recipe: RecipeArgument,
+            folder: RunOption = None,
+            sets: SetOption = None,
+            as_json: JsonOption = False,
+            dry_run: DryRunOption = False,
+            fresh: FreshOption = False,
+        ) -> None:
+            body(Start(recipe, folder, sets, as_json, dry_run, fresh))
+
+        return body
+
+    return register
 
 
 def run_folder(folder: Path | None, recipe: str | Path) -> Path:

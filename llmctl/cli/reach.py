@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llmctl.cli import reach_curve, reach_optimize
-from llmctl.cli.options import JsonOption
+from llmctl.cli.options import JsonOption, recipe_command
 from llmctl.cli.reach_options import (
     AdapterOption,
     ControlsOption,
@@ -34,10 +34,10 @@ if TYPE_CHECKING:
     from llmctl.reach.solver import Plan
 
 app = typer.Typer(no_args_is_help=True, help="Reach: which outputs can a short control prompt force?")
-app.command("curve", help=reach_curve.CURVE_HELP)(reach_curve.curve)
+recipe_command(app, "curve", help=reach_curve.CURVE_HELP)(reach_curve.curve)
 app.command("merge", help=reach_curve.MERGE_HELP)(reach_curve.merge)
 app.command("import", help=reach_curve.IMPORT_HELP)(reach_curve.import_published)
-app.command("optimize")(reach_optimize.optimize)
+recipe_command(app, "optimize", help=reach_optimize.HELP)(reach_optimize.optimize)
 app.command("compare", help=reach_curve.COMPARE_HELP)(reach_curve.compare)
 
 

@@ -7,16 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llmctl.cli.options import (
-    DryRunOption,
-    FreshOption,
-    JsonOption,
-    RecipeArgument,
-    RunOption,
-    SetOption,
-    print_plan,
-    run_folder,
-)
+from llmctl.cli.options import DryRunOption, FreshOption, JsonOption, RunOption, SetOption, Start
 
 if TYPE_CHECKING:
     from llmctl.runs import Run
@@ -34,33 +25,23 @@ FoldersArgument = Annotated[
 OutOption = Annotated[Path | None, typer.Option("--run", metavar="DIR", help="The folder to write.")]
 
 
-def curve(
-    recipe: RecipeArgument,
-    folder: RunOption = None,
-    sets: SetOption = None,
-    as_json: JsonOption = False,
-    dry_run: DryRunOption = False,
-    fresh: FreshOption = False,
-) -> None:
+def curve(start: Start) -> None:
     """Search every pair of a recipe."""
-    from llmctl.cli.output import print_json
     from llmctl.reach.curve_inputs import check_curve, estimate_work
     from llmctl.reach.curve_recipe import CurveRecipe
-    from llmctl.runs import Run, load_recipe
 
-    resolved = load_recipe(CurveRecipe, recipe, sets or [])
-    if dry_run:
-        print_plan(resolved, estimate_work(resolved), as_json)
+    resolved = start.load(CurveRecipe)
+    if start.is_plan(resolved, lambda: estimate_work(resolved)):
         return
     check_curve(resolved)
-    with Run.open(run_folder(folder, recipe), resolved, "reach curve", fresh) as run:
-        from llmctl.reach.curve_run import run_curve
+    from llmctl.reach.curve_run import run_curve
 
-        metrics = run_curve(run, resolved, quiet=as_json)
-        if as_json:
-            print_json(metrics)
-        else:
-            _print_curve(run, resolved, metrics)
+    start.carry_out(
+        "reach curve",
+        resolved,
+        lambda run: run_curve(run, resolved, quiet=start.as_json),
+        lambda run, metrics: _print_curve(run, resolved, metrics),
+    )
 
 
 def _print_curve(run: Run, recipe: Any, metrics: dict[str, Any]) -> None:
@@ -140,52 +121,54 @@ def compare(
     fresh: FreshOption = False,
 ) -> None:
     """Paired differences in epsilon, with intervals."""
-    from llmctl.cli.output import print_json, print_table, print_text
+    from llmctl.cli.output import print_json
     from llmctl.errors import UserError
-    from llmctl.reach.compare import compare_runs, comparison_sentences, comparison_table
+    from llmctl.reach.compare import compare_runs
 
-    if len(what) > 1:
-        if sets or dry_run or fresh or folder is not None:
-            raise UserError(
-                "--run, --set, --dry-run and --fresh are for a recipe, but finished runs are given: "
-                "leave them out"
-            )
-        found = compare_runs([Path(name) for name in what])
-        place = None
-    else:
-        made = _run_comparison(what[0], folder, sets or [], as_json, dry_run, fresh)
-        if made is None:
-            return
-        found, place = made
+    if len(what) == 1:
+        _run_comparison(Start(what[0], folder, sets, as_json, dry_run, fresh))
+        return
+    if sets or dry_run or fresh or folder is not None:
+        raise UserError(
+            "--run, --set, --dry-run and --fresh are for a recipe, but finished runs are given: "
+            "leave them out"
+        )
+    found = compare_runs([Path(name) for name in what])
     if as_json:
         print_json(found)
+    else:
+        _print_comparison(found)
+
+
+def _run_comparison(start: Start) -> None:
+    """Run what a comparison's recipe asks for."""
+    from llmctl.cli.output import print_text
+    from llmctl.errors import UserError
+    from llmctl.reach.compare import CompareRecipe, check_comparison, estimate_comparison, run_comparison
+
+    if Path(start.recipe).is_dir():
+        raise UserError(
+            f"{start.recipe} is one run, but a comparison needs two or more, or a recipe of kind "
+            "reach-compare"
+        )
+    resolved = start.load(CompareRecipe)
+    if start.is_plan(resolved, lambda: estimate_comparison(resolved)):
         return
+    check_comparison(resolved)
+
+    def show(run: Run, found: dict[str, Any]) -> None:
+        _print_comparison(found)
+        print_text(f"report: {run.folder / 'report.html'}")
+
+    start.carry_out(
+        "reach compare", resolved, lambda run: run_comparison(run, resolved, quiet=start.as_json), show
+    )
+
+
+def _print_comparison(found: dict[str, Any]) -> None:
+    from llmctl.cli.output import print_table, print_text
+    from llmctl.reach.compare import comparison_sentences, comparison_table
+
     print_table(comparison_table(found))
     for sentence in comparison_sentences(found):
         print_text(f"- {sentence}")
-    if place is not None:
-        print_text(f"report: {place / 'report.html'}")
-
-
-def _run_comparison(
-    name: str, folder: Path | None, sets: list[str], as_json: bool, dry_run: bool, fresh: bool
-) -> tuple[dict[str, Any], Path] | None:
-    """Run what a comparison's recipe asks for; None after a dry run."""
-    from llmctl.errors import UserError
-    from llmctl.reach.compare import CompareRecipe, check_comparison, estimate_comparison
-    from llmctl.runs import Run, load_recipe
-
-    if Path(name).is_dir():
-        raise UserError(
-            f"{name} is one run, but a comparison needs two or more, or a recipe of kind reach-compare"
-        )
-    recipe = load_recipe(CompareRecipe, name, sets)
-    if dry_run:
-        print_plan(recipe, estimate_comparison(recipe), as_json)
-        return None
-    check_comparison(recipe)
-    place = run_folder(folder, name)
-    with Run.open(place, recipe, "reach compare", fresh) as run:
-        from llmctl.reach.compare import run_comparison
-
-        return run_comparison(run, recipe, quiet=as_json), place

@@ -5,47 +5,31 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmctl.cli.options import (
-    DryRunOption,
-    FreshOption,
-    JsonOption,
-    RecipeArgument,
-    RunOption,
-    SetOption,
-    print_plan,
-    run_folder,
-)
+from llmctl.cli.options import Start
 
 if TYPE_CHECKING:
     from llmctl.reach.optimize_recipe import OptimizeRecipe
     from llmctl.runs import Run
 
 
-def optimize(
-    recipe: RecipeArgument,
-    folder: RunOption = None,
-    sets: SetOption = None,
-    as_json: JsonOption = False,
-    dry_run: DryRunOption = False,
-    fresh: FreshOption = False,
-) -> None:
-    """Find one control for many questions, and score it on held-out ones. Goes on where it was stopped."""
-    from llmctl.cli.output import print_json
+HELP = "One control prompt for a whole data set, scored on held-out pairs. Goes on where it was stopped."
+
+
+def optimize(start: Start) -> None:
+    """Find one control for many questions."""
     from llmctl.reach.optimize_recipe import OptimizeRecipe
     from llmctl.reach.optimize_run import check_inputs, estimate_work, run_optimize
-    from llmctl.runs import Run, load_recipe
 
-    resolved = load_recipe(OptimizeRecipe, recipe, sets or [])
-    data = check_inputs(resolved)  # before there is a folder, which would hold on to the mistake
-    if dry_run:
-        print_plan(resolved, estimate_work(resolved, data), as_json)
+    resolved = start.load(OptimizeRecipe)
+    data = check_inputs(resolved)
+    if start.is_plan(resolved, lambda: estimate_work(resolved, data)):
         return
-    with Run.open(run_folder(folder, recipe), resolved, "reach optimize", fresh) as open_run:
-        metrics = run_optimize(open_run, resolved, data, quiet=as_json)
-        if as_json:
-            print_json(metrics)
-        else:
-            _print(open_run, resolved, metrics)
+    start.carry_out(
+        "reach optimize",
+        resolved,
+        lambda run: run_optimize(run, resolved, data, quiet=start.as_json),
+        lambda run, metrics: _print(run, resolved, metrics),
+    )
 
 
 def _print(open_run: Run, recipe: OptimizeRecipe, metrics: dict[str, Any]) -> None:

@@ -15,8 +15,8 @@ from llmctl.cli.options import (
     RecipeArgument,
     RunOption,
     SetOption,
-    print_plan,
-    run_folder,
+    Start,
+    recipe_command,
 )
 
 if TYPE_CHECKING:
@@ -32,23 +32,20 @@ StageOption = Annotated[
 ]
 
 
-@app.command(help="The whole loop: evaluate, collect, train, evaluate, report. Goes on where it was stopped.")
-def run(
-    recipe: RecipeArgument,
-    folder: RunOption = None,
-    sets: SetOption = None,
-    as_json: JsonOption = False,
-    dry_run: DryRunOption = False,
-    fresh: FreshOption = False,
-) -> None:
+@recipe_command(
+    app,
+    "run",
+    help="The whole loop: evaluate, collect, train, evaluate, report. Goes on where it was stopped.",
+)
+def run(start: Start) -> None:
     """Everything a recipe says."""
 
     def work(open_run: Run, resolved: RiseRecipe) -> dict[str, Any]:
         from llmctl.rise.loop import run_rise
 
-        return run_rise(open_run, resolved, quiet=as_json)
+        return run_rise(open_run, resolved, quiet=start.as_json)
 
-    _start("rise run", recipe, folder, sets, as_json, dry_run, fresh, work)
+    _start("rise run", start, work)
 
 
 @app.command(help="One phase: roll out the policy and write the training rows of an iteration.")
@@ -69,7 +66,7 @@ def collect(
         counts = loop.collect(phases, iteration)
         return {"rows": counts, "data": str(phases.run.folder / f"data/iteration-{iteration}.jsonl")}
 
-    _start_phase("rise collect", recipe, folder, sets, as_json, dry_run, fresh, work, iteration)
+    _start_phase("rise collect", Start(recipe, folder, sets, as_json, dry_run, fresh), work, iteration)
 
 
 @app.command(help="One phase: fine-tune on the rows that an iteration collected.")
@@ -102,7 +99,7 @@ def train(
             "seconds": round(result.seconds, 1),
         }
 
-    _start_phase("rise train", recipe, folder, sets, as_json, dry_run, fresh, work, iteration)
+    _start_phase("rise train", Start(recipe, folder, sets, as_json, dry_run, fresh), work, iteration)
 
 
 @app.command("eval", help="One phase: evaluate the model as it came (0), or as an iteration trained it.")
@@ -126,7 +123,7 @@ def evaluate(
             loop.finish(phases.run, phases.recipe)
         return {name: value for name, value in figures.items() if name != "turns"}
 
-    _start_phase("rise eval", recipe, folder, sets, as_json, dry_run, fresh, work, iteration)
+    _start_phase("rise eval", Start(recipe, folder, sets, as_json, dry_run, fresh), work, iteration)
 
 
 @app.command(help="Compare the last evaluations of two runs, problem by problem.")
@@ -153,67 +150,47 @@ def compare(
 
 
 def _start_phase(
-    command: str,
-    recipe: str,
-    folder: Path | None,
-    sets: list[str] | None,
-    as_json: bool,
-    dry_run: bool,
-    fresh: bool,
-    work: Callable[[Phases], dict[str, Any]],
-    iteration: int,
+    command: str, start: Start, work: Callable[[Phases], dict[str, Any]], iteration: int
 ) -> None:
     def one(open_run: Run, resolved: RiseRecipe) -> dict[str, Any]:
         from llmctl.rise.loop import pin_model
         from llmctl.rise.phases import Phases
 
-        phases = Phases(open_run, resolved, quiet=as_json)
+        phases = Phases(open_run, resolved, quiet=start.as_json)
         try:
             pin_model(open_run, resolved)
             return work(phases)
         finally:
             phases.close()
 
-    _start(command, recipe, folder, sets, as_json, dry_run, fresh, one, iteration)
+    _start(command, start, one, iteration)
 
 
 def _start(
-    command: str,
-    recipe: str,
-    folder: Path | None,
-    sets: list[str] | None,
-    as_json: bool,
-    dry_run: bool,
-    fresh: bool,
-    work: Callable[[Run, RiseRecipe], dict[str, Any]],
-    iteration: int = 0,
+    command: str, start: Start, work: Callable[[Run, RiseRecipe], dict[str, Any]], iteration: int = 0
 ) -> None:
     """Resolve the recipe, then show the plan or open the run and do the work."""
-    from llmctl.cli.output import print_json
     from llmctl.errors import UserError
     from llmctl.rise.recipe import RiseRecipe
-    from llmctl.runs import Run, load_recipe
+    from llmctl.rise.work import estimate_work
 
-    resolved = load_recipe(RiseRecipe, recipe, sets or [])
+    resolved = start.load(RiseRecipe)
     if iteration > resolved.iterations:
         raise UserError(
             f"--iteration is {iteration}, but the recipe has {resolved.iterations}: "
             "raise iterations, or give an earlier one"
         )
-    if dry_run:
-        from llmctl.rise.work import estimate_work
-
-        print_plan(resolved, estimate_work(resolved), as_json)
+    if start.is_plan(resolved, lambda: estimate_work(resolved)):
         return
     from llmctl.rise.inputs import check_inputs
 
-    check_inputs(resolved)  # before there is a folder, which would hold on to the mistake
-    with Run.open(run_folder(folder, recipe), resolved, command, fresh) as open_run:
-        result = work(open_run, resolved)
-        if as_json:
-            print_json(result)
-        else:
-            _print(open_run, resolved, command, result)
+    check_inputs(resolved)
+    start.carry_out(
+        command,
+        resolved,
+        lambda open_run: work(open_run, resolved),
+        lambda open_run, result: _print(open_run, resolved, command, result),
+    )
 
 
 def _print(open_run: Run, recipe: RiseRecipe, command: str, result: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from llmctl.cli.reach import app
 from llmctl.errors import UserError
 from llmctl.reach import optimize_run
 from llmctl.reach.optimize_data import read_pairs
@@ -165,19 +166,8 @@ def test_pairs_come_from_a_task_with_its_own_splits():
     assert data.train[0].answer == " " + " ".join(sorted(numbers))
 
 
-def app():
-    import typer
-
-    from llmctl.cli.reach_optimize import optimize
-
-    app = typer.Typer()
-    app.command(name="optimize")(optimize)
-    app.command(name="other")(lambda: None)
-    return app
-
-
 def call(*arguments):
-    return CliRunner().invoke(app(), ["optimize", *map(str, arguments)])
+    return CliRunner().invoke(app, ["optimize", *map(str, arguments)])
 
 
 @pytest.fixture
