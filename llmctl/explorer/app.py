@@ -64,7 +64,8 @@ def make_app(
         await Session(websocket, desk, models, limits).run()
 
     def about() -> dict[str, Any]:
-        return {"version": llmctl.__version__, "limits": vars(limits), **models.offers()}
+        running = desk.slots.running
+        return {"version": llmctl.__version__, "limits": vars(limits), "running": running, **models.offers()}
 
     def ask(path: str, cls: type[Order], answer: Callable[[Models, Any], Any]) -> Route:
         return Route(path, _question(desk, models, limits, cls, answer), methods=["POST"])
@@ -75,7 +76,7 @@ def make_app(
         ask("/api/next", NextOrder, questions.next_tokens),
         ask("/api/complete", CompleteOrder, questions.complete),
         ask("/api/witness", WitnessOrder, questions.witness),
-        ask("/api/bound", BoundOrder, questions.bound),
+        ask("/api/bound", BoundOrder, lambda found, order: questions.bound(found, order, desk.between)),
         _get("/api/runs", lambda _: {"runs": library.runs()}),
         _get("/api/published", lambda _: {"curves": curves.published()}),
         _get("/api/curve", lambda q: curves.curve(library, q["run"])),

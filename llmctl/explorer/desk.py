@@ -18,6 +18,7 @@ from typing import Any
 from llmctl.errors import LlmctlError, UserError
 
 logger = logging.getLogger(__name__)
+_LOOK = 0.1  # seconds between two looks of who waits
 _here = threading.local()  # .job: the job that this thread works on
 
 
@@ -33,13 +34,26 @@ class Turns:
         self._queues: tuple[deque[object], deque[object]] = (deque(), deque())
         self._is_taken = False
 
-    def acquire(self, *, is_question: bool = False) -> None:
-        """Wait for one's turn."""
+    def acquire(self, *, is_question: bool = False, has_gone: Callable[[], bool] = lambda: False) -> None:
+        """Wait for one's turn.
+
+        Args:
+            is_question: Go before the searches.
+            has_gone: Whether the turn is wanted no longer; looked at ten times a second.
+
+        Raises:
+            Stopped: It is wanted no longer.
+        """
         ticket = object()
         queue = self._queues[0 if is_question else 1]
         with self._changed:
             queue.append(ticket)
-            self._changed.wait_for(lambda: not self._is_taken and self._next() is ticket)
+            while self._is_taken or self._next() is not ticket:
+                self._changed.wait(_LOOK)
+                if has_gone():
+                    queue.remove(ticket)
+                    self._changed.notify_all()
+                    raise Stopped
             queue.popleft()
             self._is_taken = True
 
@@ -49,13 +63,10 @@ class Turns:
             self._is_taken = False
             self._changed.notify_all()
 
-    def pass_on(self) -> None:
-        """Let whoever waits go first."""
+    def is_wanted(self, *, by_questions: bool = False) -> bool:
+        """Whether somebody waits for a turn."""
         with self._changed:
-            if self._next() is None:
-                return
-        self.release()
-        self.acquire()
+            return bool(self._queues[0]) if by_questions else self._next() is not None
 
     def _next(self) -> object | None:
         return next((queue[0] for queue in self._queues if queue), None)
@@ -67,7 +78,12 @@ class Slots:
     def __init__(self, count: int, waiting: int) -> None:
         self._changed = threading.Condition()
         self._queue: deque[Job] = deque()
-        self._free, self._most = count, waiting
+        self._count, self._free, self._most = count, count, waiting
+
+    @property
+    def running(self) -> int:
+        """Jobs that have a slot."""
+        return self._count - self._free
 
     def join(self, job: Job) -> None:
         """Stand in line.
@@ -96,15 +112,10 @@ class Slots:
                     self._queue.remove(job)
                     self._changed.notify_all()
                     raise Stopped
-                self._changed.wait(0.2)
+                self._changed.wait(_LOOK)
             self._queue.popleft()
             self._free -= 1
             self._changed.notify_all()
-
-    def take(self) -> None:
-        """Take a slot without waiting, for a job that ends at once."""
-        with self._changed:
-            self._free -= 1
 
     def leave(self) -> None:
         """Free a slot."""
@@ -139,6 +150,7 @@ class Job:
         self.on_pass: Callable[[], None] | None = None  # called before every forward pass
         self._ticked = 0.0
         self._is_alone = False  # do not let others in
+        self._has_turn = self._has_slot = False
         self.seconds = 0.0  # spent at work, pauses aside
         self._thread = threading.Thread(target=self._run, name=f"llmctl-{kind}", daemon=True)
 
@@ -193,7 +205,9 @@ class Job:
             return
         if not self._may_run.is_set():
             self._rest()
-        self._desk.turns.pass_on()
+        if self._desk.turns.is_wanted():
+            self._release()
+            self._acquire()
         self.check()
         now = time.monotonic()
         passed, self._ticked = now - self._ticked, now
@@ -213,32 +227,33 @@ class Job:
     def _rest(self) -> None:
         """Give slot and turn away until the pause ends."""
         self.say("state", state="paused")
-        self._desk.turns.release()
+        self._release()
         self._desk.slots.leave()
-        try:
-            self._may_run.wait()
-            self._desk.slots.join(self)
-            self._desk.slots.wait(self)
-        except BaseException:
-            # The end of the thread gives both back, so it must have them.
-            self._desk.slots.take()
-            self._desk.turns.acquire()
-            raise
-        self._desk.turns.acquire()
+        self._has_slot = False
+        self._may_run.wait()
+        self._desk.slots.join(self)
+        self._desk.slots.wait(self)
+        self._has_slot = True
+        self._acquire()
         self._ticked = time.monotonic()
         self.say("state", state="running")
 
+    def _acquire(self) -> None:
+        self._desk.turns.acquire(has_gone=lambda: self.is_stopping)
+        self._has_turn = True
+
+    def _release(self) -> None:
+        self._has_turn = False
+        self._desk.turns.release()
+
     def _run(self) -> None:
-        try:
-            self._desk.slots.wait(self)
-        except Stopped:
-            self.say("state", state="stopped")
-            return
-        self._desk.turns.acquire()
         _here.job = self
-        self._ticked = time.monotonic()
         end: dict[str, Any] = {"state": "done"}
         try:
+            self._desk.slots.wait(self)
+            self._has_slot = True
+            self._acquire()
+            self._ticked = time.monotonic()
             self.say("state", state="running")
             self._work(self)
         except Stopped:
@@ -250,8 +265,10 @@ class Job:
             end = {"state": "failed", "error": f"{type(error).__name__}: {error}"}
         finally:
             _here.job = None
-            self._desk.turns.release()
-            self._desk.slots.leave()
+            if self._has_turn:
+                self._release()
+            if self._has_slot:
+                self._desk.slots.leave()
         self.say("state", **end)
 
 
@@ -262,6 +279,12 @@ class Desk:
         self.turns = Turns()
         self.slots = Slots(running, waiting)
         self._open = threading.BoundedSemaphore(questions)
+
+    def between(self) -> None:
+        """Called by a long question where others may go before it: other questions do, searches wait."""
+        if self.turns.is_wanted(by_questions=True):
+            self.turns.release()
+            self.turns.acquire(is_question=True)
 
     def ask(self, question: Callable[[], Any]) -> Any:
         """Answer a quick question on this thread, as soon as the pass that is being computed is done.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from llmctl.errors import UserError
@@ -166,18 +167,19 @@ class Weigher:
         return [None if value is None else value - loss for value in found]
 
 
-def bound(models: Models, order: BoundOrder) -> dict[str, Any]:
+def bound(models: Models, order: BoundOrder, between: Callable[[], None]) -> dict[str, Any]:
     """The self-attention bound of every head at the state's last token.
 
     Beside the report's own fields each head has `reach`: the longest component orthogonal to its output
-    that one control token could give, as a multiple of the output's norm.
+    that one control token could give, as a multiple of the output's norm. `between` is called before each
+    layer, where others may use the model.
     """
     from llmctl.reach.bound import attention_bound
 
     found = models.get(order.model, order.adapter)
     layout = layout_of(found, order)
     problem = Problem(order.state, position=order.position)
-    report = attention_bound(found.model, found.tokenizer, problem, relative=order.relative)
+    report = attention_bound(found.model, found.tokenizer, problem, relative=order.relative, between=between)
     entry = report.to_dict()
     for head, bounds in zip(entry["heads"], report.heads, strict=True):
         head["reach"] = bounds.limit(1) / bounds.output_norm if bounds.output_norm > 0 else None

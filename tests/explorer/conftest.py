@@ -72,9 +72,9 @@ def serve(runs, *options):
 
 
 @pytest.fixture(scope="session")
-def server(runs, embedded_model):
-    """The address of an explorer on the embedded model, warm."""
-    process, address = serve(runs)
+def server(runs, tiny_model, embedded_model):
+    """The address of an explorer: a tiny model by default, and the embedded one, warm."""
+    process, address = serve(runs, "--model", str(tiny_model))
     order = json.dumps({"model": "smollm2-135m", "state": "warm"}).encode()
     request = urllib.request.Request(
         f"{address}/api/next", order, {"Content-Type": "application/json", "Origin": address}

@@ -43,9 +43,11 @@ def test_two_searches_take_turns_pass_by_pass(desk):
     jobs = [Watched(desk), Watched(desk)]
     for watched in jobs:
         watched.job.start()
-    wait_until(lambda: min(w.passes for w in jobs) > 20)
-    first, second = (w.passes for w in jobs)
-    assert abs(first - second) < 25  # neither starves
+    wait_until(lambda: min(w.passes for w in jobs) > 5)
+    before = [w.passes for w in jobs]
+    wait_until(lambda: min(w.passes - at for w, at in zip(jobs, before, strict=True)) > 30)
+    first, second = (w.passes - at for w, at in zip(jobs, before, strict=True))
+    assert max(first, second) < 3 * min(first, second)  # neither starves
     for watched in jobs:
         watched.job.stop()
         assert watched.job.join(5)

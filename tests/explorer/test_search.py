@@ -99,7 +99,7 @@ def test_a_search_can_pause_go_on_and_stop(client, problem):
     with client.websocket_connect("/api/session") as socket:
         socket.send_json({"do": "start", "kind": "search", "job": "one", "order": order})
         seen = []
-        while not (seen and seen[-1]["event"] == "step"):
+        while not (seen and seen[-1]["event"] == "step" and seen[-1]["k"] > 0):
             seen.append(socket.receive_json())
         socket.send_json({"do": "pause", "kind": "search"})
         while seen[-1].get("state") != "paused":

@@ -60,7 +60,7 @@ export function combo(values, targets, known) {
   let active = -1;
   let turn = 0;
   const list = h("ul", { class: "options", role: "listbox", id: "token-options", hidden: true });
-  const input = h("input", { id: "target", role: "combobox", "aria-expanded": "false", "aria-controls": "token-options", "aria-autocomplete": "list",
+  const input = h("input", { id: "target", role: "combobox", "aria-label": "Type a target", "aria-expanded": "false", "aria-controls": "token-options", "aria-autocomplete": "list",
     autocomplete: "off", maxlength: Math.min(200, known.limits.characters), placeholder: "type a token or a text, mind the leading space", spellcheck: "false" });
   const close = () => {
     list.hidden = true;
