@@ -153,7 +153,8 @@ def _saved_set(library: Library, run: str) -> dict[str, Any]:
     if "reached" not in found or not isinstance(found["reached"], list):
         raise UserError(f"{run} is no reachable set: choose a run of kind reach-set")
     recipe = library.recipe(run)
-    return {**found, "model": recipe.get("model"), "adapter": recipe.get("adapter"), "run": run}
+    named = {name: library.offer_name(recipe.get(name)) for name in ("model", "adapter")}
+    return {**found, **named, "run": run}
 
 
 def _warm(desk: Desk, models: Models) -> None:

@@ -141,7 +141,7 @@ class CurvePage {
   search(pair) {
     const curve = this.curves.get(this.point.run);
     const position = pair.position ?? curve?.position ?? "before";
-    location.hash = linkTo("search", { m: curve?.model, s: pair.state_text, p: position === "before" ? "" : position, t: packIds([pair.target_ids]), w: packIds([pair.control_ids ?? []]), k: Math.max(1, pair.k ?? 4) });
+    location.hash = linkTo("search", { m: curve?.model, a: curve?.adapter, s: pair.state_text, p: position === "before" ? "" : position, t: packIds([pair.target_ids]), w: packIds([pair.control_ids ?? []]), k: Math.max(1, pair.k ?? 4) });
   }
 }
 
