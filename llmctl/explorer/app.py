@@ -59,9 +59,18 @@ def make_app(
     if warm_up:
         threading.Thread(target=_warm, args=(desk, models), daemon=True, name="llmctl-warm-up").start()
 
+    tabs: set[WebSocket] = set()
+
     async def socket(websocket: WebSocket) -> None:
+        if len(tabs) >= limits.tabs:
+            await websocket.close(1013, "too many tabs are open")
+            return
         await websocket.accept()
-        await Session(websocket, desk, models, limits).run()
+        tabs.add(websocket)
+        try:
+            await Session(websocket, desk, models, limits).run()
+        finally:
+            tabs.discard(websocket)
 
     def about() -> dict[str, Any]:
         running = desk.slots.running
