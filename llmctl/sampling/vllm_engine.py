@@ -161,7 +161,7 @@ class _Verbs(Closing):
         return replies
 
     def next_token_logprobs(
-        self, conversations: Sequence[Conversation], tokens: Sequence[str]
+        self, conversations: Sequence[Conversation], tokens: Sequence[str | int]
     ) -> list[list[float]]:
         """See `Sampler.next_token_logprobs`; exact for any token, however unlikely."""
         from vllm import SamplingParams
