@@ -62,6 +62,7 @@ def write_pictures(folder, items=40):
             if item < items - 5:
                 Image.new("RGB", (8, 8), (item, 2 * item, 7 * item)).save(folder / name)
     (folder / f"pictures/i{items - 5}.png").write_text("no picture")
-    whole = (folder / "pictures/i0.png").read_bytes()
-    (folder / f"pictures/i{items - 4}.png").write_bytes(whole[:-20])
+    noise = folder / f"pictures/i{items - 4}.png"
+    Image.effect_noise((64, 64), 90).save(noise)
+    noise.write_bytes(noise.read_bytes()[:2000])
     return folder
