@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from llmctl.cli import msr_demo
 from llmctl.cli.options import (
     DryRunOption,
     FreshOption,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from llmctl.runs import Run
 
 app = typer.Typer(no_args_is_help=True, help="MLLM-MSR: multimodal sequential recommendation.")
+app.command("demo", help=msr_demo.HELP)(msr_demo.demo)
 
 OptionalRecipe = Annotated[
     str | None,
