@@ -15,10 +15,10 @@ from llmctl.errors import UserError
 from llmctl.models.description import reads_images
 from llmctl.msr import prompts
 from llmctl.msr.asking import Asker
-from llmctl.msr.pictures import NO_PICTURE, read_picture
 from llmctl.msr.prepare import Prepared
 from llmctl.msr.settings import ItemSettings
 from llmctl.msr.types import Item
+from llmctl.pictures import read_picture
 from llmctl.runs import Run, progress
 from llmctl.sampling import Settings
 
@@ -111,7 +111,7 @@ def fallback_sentence(counts: dict[str, int]) -> str:
     said = f"{counts.get(DESCRIBED, 0):,} pictures described"
     if not others:
         return f"{said}, no item fell back to its text."
-    reasons = ", ".join(f"{n:,} {'without picture' if s == NO_PICTURE else s}" for s, n in others.items())
+    reasons = ", ".join(f"{status}: {n:,}" for status, n in others.items())
     return f"{said}; {sum(others.values()):,} items fell back to their text ({reasons})."
 
 

@@ -14,15 +14,15 @@ import torch
 from transformers import DynamicCache
 
 from llmctl.messages import Conversation
-from llmctl.models.loading import Loaded, load_image_text
-from llmctl.sampling.batches import Row
-from llmctl.sampling.pictures import (
+from llmctl.models.image_text import (
     encode,
     image_token_of,
     join_pictures,
     render_with_pictures,
     split_pictures,
 )
+from llmctl.models.loading import Loaded, load_image_text
+from llmctl.sampling.batches import Row
 from llmctl.sampling.transformers_engine import TransformersSampler
 
 # Models whose positions are those of a text, counted along the row; others number pictures by place.
@@ -60,7 +60,7 @@ class ImageTextSampler(TransformersSampler):
             return super()._prefill(batch, n)
         rows = [row for row in batch for _ in range(n)]
         ids, mask = self._pad(rows)
-        return ids, mask, None, join_pictures(rows, self.device)
+        return ids, mask, None, join_pictures([row.pictures for row in rows], self.device)
 
     def _positions(self, mask: torch.Tensor) -> torch.Tensor | None:
         return super()._positions(mask) if self._counts_plainly else None

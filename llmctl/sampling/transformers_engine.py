@@ -19,6 +19,7 @@ from transformers import DynamicCache, GenerationConfig
 
 from llmctl.errors import EngineError, UserError
 from llmctl.messages import Conversation
+from llmctl.models.image_text import join_pictures
 from llmctl.models.loading import Loaded, attach_adapter, load
 from llmctl.sampling.batches import MIN_SHARED, Group, Row, by_length, by_prefix, find_groups
 from llmctl.sampling.common import (
@@ -32,7 +33,6 @@ from llmctl.sampling.common import (
     single_token_ids,
 )
 from llmctl.sampling.decoding import SeededSampling, StopStrings, cut_at_stop
-from llmctl.sampling.pictures import join_pictures
 from llmctl.sampling.types import Completion, SamplerInfo, Settings, Usage
 
 log = logging.getLogger(__name__)
@@ -201,9 +201,9 @@ class TransformersSampler(Closing):
                 order = [row for group in groups for row in group.rows]
             else:
                 ids, mask = self._pad(part)
-                logits = self._forward(ids, mask, None, pictures=join_pictures(part, self.device)).logits[
-                    :, -1
-                ]
+                logits = self._forward(
+                    ids, mask, None, pictures=join_pictures([row.pictures for row in part], self.device)
+                ).logits[:, -1]
                 order = part
             logprobs = logits.float().log_softmax(-1)[:, wanted].tolist()
             found: dict[int, list[float]] = dict(zip((row.number for row in order), logprobs, strict=True))
@@ -231,7 +231,7 @@ class TransformersSampler(Closing):
         whole = torch.cat([ids[which], rest_ids], 1)
         self.usage.cached_tokens += sum(group.shared * (len(group.rows) - 1) for group in groups)
         logits: torch.Tensor = self._forward(
-            whole, both, cache, pictures=join_pictures(rests, self.device)
+            whole, both, cache, pictures=join_pictures([row.pictures for row in rests], self.device)
         ).logits[:, -1]
         return logits
 

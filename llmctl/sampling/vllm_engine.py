@@ -13,6 +13,7 @@ import torch
 from llmctl.errors import EngineError, UserError
 from llmctl.messages import Conversation
 from llmctl.models.description import reads_images
+from llmctl.models.image_text import encode, image_token_of, render_with_pictures, split_pictures
 from llmctl.models.loading import load_processor, load_tokenizer
 from llmctl.models.registry import resolve
 from llmctl.sampling.common import (
@@ -24,7 +25,6 @@ from llmctl.sampling.common import (
     request_seeds,
     single_token_ids,
 )
-from llmctl.sampling.pictures import encode, image_token_of, render_with_pictures, split_pictures
 from llmctl.sampling.types import Completion, SamplerInfo, Settings, Usage
 from llmctl.sampling.vllm_lora import Adapter, read_adapter
 from llmctl.sampling.vllm_open import EngineOptions, OpenEngine, first_line, open_llm

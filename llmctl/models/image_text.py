@@ -1,15 +1,17 @@
-"""Conversations with pictures: their parts, what a processor makes of them, and batches of that."""
+"""Conversations with pictures: their parts, what a processor makes of them, and batches of that.
+
+Sampling and training read prompts through here, so a model is trained on the tokens that it will see.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
 from llmctl.errors import UserError
 from llmctl.messages import Conversation
-from llmctl.sampling.batches import Row
 
 
 def split_pictures(conversation: Conversation, image_token: str) -> tuple[list[dict[str, Any]], list[Any]]:
@@ -84,16 +86,20 @@ def encode(processor: Any, text: str, pictures: Sequence[Any]) -> tuple[tuple[in
     return tuple(ids[0].tolist()), {name: value for name, value in found.items() if name not in per_token}
 
 
-def join_pictures(rows: Sequence[Row], device: torch.device) -> dict[str, torch.Tensor]:
+def join_pictures(rows: Sequence[Mapping[str, Any]], device: torch.device) -> dict[str, torch.Tensor]:
     """The pictures of several rows as one call takes them; nothing where there are none.
 
     Where the rows' pictures have other numbers of tiles, the fewer are filled up with zeros, which the
     models that have tiles leave out by their sizes or masks.
+
+    Args:
+        rows: The tensors of each row's pictures, by the name of the argument, as `encode` gives them.
+        device: Where they are needed.
     """
-    names = {name: None for row in rows for name in row.pictures}
+    names = {name: None for row in rows for name in row}
     found = {}
     for name in names:
-        parts = [row.pictures[name] for row in rows if name in row.pictures]
+        parts = [row[name] for row in rows if name in row]
         if parts[0].dim() > 2:
             tiles = max(part.shape[1] for part in parts)
             parts = [

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from llmctl.msr import pictures
-from llmctl.msr.pictures import read_picture
+from llmctl import pictures
+from llmctl.pictures import read_picture
 
 
 def save(path, size=(60, 30), mode="RGB", colour="red", **options):
