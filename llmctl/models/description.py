@@ -40,6 +40,15 @@ def describe(name: str | Path) -> dict[str, Any]:
     }
 
 
+def reads_images(name: str | Path) -> bool:
+    """Whether a model takes pictures beside text, as its configuration says.
+
+    Raises:
+        UserError: No such model.
+    """
+    return isinstance(_read(resolve(name) / "config.json").get("vision_config"), dict)
+
+
 def fingerprints(model: str | Path | None, adapter: Path | None = None) -> dict[str, str]:
     """What a run pins, so that it never goes on with other weights: of a model and of an adapter, if any.
 

@@ -39,6 +39,7 @@ class EngineOptions:
     max_lora_rank: int = 64
     enforce_eager: bool | None = None
     trust_remote_code: bool = False
+    model_impl: str = "auto"
 
     def __post_init__(self) -> None:
         """Refuse what vLLM would refuse after a minute of start-up.
@@ -119,6 +120,7 @@ def open_llm(folder: Path, options: EngineOptions, adapter_rank: int = 0) -> Ope
         "disable_log_stats": True,
         "use_tqdm_on_load": False,
         "load_format": "safetensors",
+        "model_impl": options.model_impl,
     }
     if rank:
         settings |= {"enable_lora": True, "max_lora_rank": rank}

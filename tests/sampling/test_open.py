@@ -10,8 +10,8 @@ import torch
 from llmctl.errors import EngineError, UserError
 from llmctl.models.tiny import FAMILIES, make_tiny_model
 from llmctl.sampling import Settings, open_sampler
+from llmctl.sampling.batches import Row
 from llmctl.sampling.open import choose_engine
-from llmctl.sampling.transformers_engine import _Row
 
 LONG = "You are given a list of numbers. Sort them from the smallest to the largest, and say nothing else. "
 
@@ -274,6 +274,6 @@ def test_a_second_adapter_that_is_faulty_is_told_like_a_first(tiny_model, adapte
 
 
 def test_the_prefix_of_a_batch_is_as_long_as_its_shortest_row_allows(sampler):
-    rows = [_Row(0, (*range(20), 7), 0), _Row(1, tuple(range(12)), 0), _Row(2, (*range(20), 8), 0)]
+    rows = [Row(0, (*range(20), 7), 0), Row(1, tuple(range(12)), 0), Row(2, (*range(20), 8), 0)]
     assert sampler._shared_prefix(rows) == 11  # one token of the row of 12 is left to compute
-    assert sampler._shared_prefix([_Row(0, (1, 2, 3), 0), _Row(1, (1, 2, 4), 0)]) == 0
+    assert sampler._shared_prefix([Row(0, (1, 2, 3), 0), Row(1, (1, 2, 4), 0)]) == 0
