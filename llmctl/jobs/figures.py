@@ -155,8 +155,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def _ks(n: int) -> list[int]:
-    """1, 2, 4, ... and n."""
-    return sorted({1 << power for power in range(n.bit_length()) if 1 << power <= n} | {n})
+    """2, 4, 8, ... and n; one sample is `m1_t1`."""
+    return sorted({1 << power for power in range(1, n.bit_length())} | {n})
 
 
 def _pass_at(correct: Floats, samples: Floats, k: int) -> Floats:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 from llmctl.errors import LlmctlError, UserError
@@ -49,14 +50,12 @@ class Engine:
         if self.name not in ("local", "processes", "ray"):
             raise UserError(f"engine is {self.name!r}, but a job runs on local, processes or ray")
         if self.workers is not None and self.name == "local":
-            raise UserError(
-                "workers are given and engine is local, which is one process: take processes or ray"
-            )
+            raise UserError("workers are given, but engine local is one process: take processes or ray")
         if self.workers is not None and self.workers < 1:
             raise UserError(f"workers is {self.workers}, but at least 1 is needed")
         if self.address is not None and self.name != "ray":
             raise UserError(
-                f"address {self.address} is of a Ray cluster, but engine is {self.name}: take ray"
+                f"address {self.address} is a Ray cluster's, but engine is {self.name}: take engine ray"
             )
 
 
@@ -161,7 +160,7 @@ def open_pool(recipe: JobRecipe, engine: Engine, shards: int, open_model: OpenSa
     return RayPool(recipe, engine.workers, shards, engine.address, open_model)
 
 
-def estimate_job(recipe: JobRecipe, folder: Any, engine: Engine) -> dict[str, Any]:
+def estimate_job(recipe: JobRecipe, folder: Path) -> dict[str, Any]:
     """What a job means at most, and how long at rates that were measured; for `--dry-run`."""
     counts = check_job(recipe)
     plan = plan_shards(recipe, counts, {})
@@ -209,23 +208,20 @@ def _compute(
     result: JobResult,
     bar: Progress,
 ) -> None:
-    from llmctl.models.quiet import quiet_libraries
-
-    with quiet_libraries():
-        pool = make_pool()
-        try:
-            dispatcher = Dispatcher(pool, recipe, todo, budget)
-            with Recorder(run) as recorder:
-                for outcome in dispatcher.outcomes():
-                    if isinstance(outcome, Done):
-                        recorder.put(outcome)
-                        result.computed += 1
-                        bar.advance(count_samples(recipe, outcome.shard))
-                    else:
-                        result.failed[outcome.shard.model] = outcome.reason
-                        bar.advance(0, note=f"{outcome.shard.model} failed")
-        finally:
-            pool.close()
+    pool = make_pool()
+    try:
+        dispatcher = Dispatcher(pool, recipe, todo, budget)
+        with Recorder(run) as recorder:
+            for outcome in dispatcher.outcomes():
+                if isinstance(outcome, Done):
+                    recorder.put(outcome)
+                    result.computed += 1
+                    bar.advance(count_samples(recipe, outcome.shard))
+                else:
+                    result.failed[outcome.shard.model] = outcome.reason
+                    bar.advance(0, note=f"{outcome.shard.model} failed")
+    finally:
+        pool.close()
 
 
 def _finish(run: Run, recipe: JobRecipe, plan: Sequence[Shard], result: JobResult) -> None:

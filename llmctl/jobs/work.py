@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from llmctl.errors import LlmctlError
 from llmctl.jobs.plan import Shard, open_tasks, task_problems
 from llmctl.jobs.results import Row, encode_part
 from llmctl.jobs.spec import JobRecipe
+from llmctl.models.quiet import quiet_libraries
 from llmctl.rise.rollout import Player, rollout
 from llmctl.rise.turns import Attempt, judge
 from llmctl.sampling import Sampler, open_sampler
@@ -54,6 +56,7 @@ class Worker:
 
     def __init__(self, recipe: JobRecipe, open_model: OpenSampler = open_sampler) -> None:
         self.recipe = recipe
+        self._quiet = ExitStack()
         self._open_model = open_model
         self._tasks = open_tasks(recipe)
         self._sampler: tuple[str, Sampler] | None = None  # the base that is loaded
@@ -82,12 +85,15 @@ class Worker:
         if self._sampler is not None:
             self._sampler[1].close()
             self._sampler = None
+        self._quiet.close()
 
     def _sampler_for(self, name: str) -> Sampler:
         spec = self.recipe.models[name]
         adapter = None if spec.adapter is None else str(spec.adapter)
         if self._sampler is None or self._sampler[0] != spec.base:
             self.close()
+            if spec.engine != "server":  # which has no library that talks
+                self._quiet.enter_context(quiet_libraries())
             found = self._open_model(spec.model, engine=spec.engine, adapter=adapter, **spec.sampler_options)
             self._sampler = (spec.base, found)
         sampler: Any = self._sampler[1]
