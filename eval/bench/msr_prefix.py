@@ -4,9 +4,9 @@
     python eval/bench/msr_prefix.py --engine vllm --users 16
 
 On the transformers engine all ways score the same prompts in one process and must agree; the target is a
-ratio of at least 4. The ratio is that of tokens, (P + S) N / (P + S N) for a prefix of P and rests of S, where
-computing is what takes the time. "One at a time" is what code does that knows no batches. On vLLM, whose prefix
-cache is always on here, the share of prompt tokens that came from it is shown.
+ratio of at least 4. The ratio is that of tokens, (P + S) N / (P + S N) for a prefix of P and rests of S,
+where computing is what takes the time. "One at a time" is what code does that knows no batches. On vLLM,
+whose prefix cache is always on here, the share of prompt tokens that came from it is shown.
 """
 
 from __future__ import annotations
@@ -26,9 +26,7 @@ from llmctl.msr.recommend import find_answer_tokens
 from llmctl.sampling import open_sampler
 from llmctl.sampling.transformers_engine import TransformersSampler
 
-WORDS = (
-    "red blue green old new small round soft bright quiet cup lamp shoe book chair coat ring clock".split()
-)
+WORDS = "red blue green old new small round soft bright quiet cup lamp shoe book chair coat ring".split()
 
 
 class Separate(TransformersSampler):
