@@ -9,6 +9,7 @@ import typer
 
 from llmctl.cli.options import JsonOption
 
+MODEL_HELP = "Make the demo's vision-language model, once; minutes on 2 cores. Prints what it can do."
 HELP = "Draw a catalogue of pictures, and simulate users whose taste drifts; the truth lies beside them."
 
 
@@ -44,3 +45,23 @@ def demo(
         f"next: llmctl msr prepare --interactions {data.interactions} --items {data.items} "
         "--set filters.item_core=1"
     )
+
+
+def demo_model(as_json: JsonOption = False) -> None:
+    """Its folder, and how often its descriptions of held-out pictures are right."""
+    from llmctl.cli.output import print_json, print_table, print_text
+    from llmctl.msr.demo.measure import accuracy_table
+    from llmctl.msr.demo.vision import demo_model_report, ensure_demo_model
+    from llmctl.runs import Estimate
+
+    folder = ensure_demo_model(quiet=as_json)
+    report = demo_model_report(folder)
+    if as_json:
+        print_json({"path": folder, **report})
+        return
+    found = {name: Estimate(**one) for name, one in report["names_rightly"].items()}
+    print_table(accuracy_table(found, report["held_out"]["seed"]))
+    for caption, said in report["examples"].items():
+        print_text(f"{caption:<28} {' '.join(said.split())}")
+    seconds = ", ".join(f"{stage} {value:.0f} s" for stage, value in report["seconds"].items())
+    print_text(f"taught in:   {seconds}\nmodel:       msr-demo, in {folder}")

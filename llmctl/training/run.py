@@ -175,6 +175,8 @@ class _Run:
         self.trainer.accelerator.wait_for_everyone()
         result = self._result(seconds)
         if self.trainer.is_world_process_zero():
+            if self.loaded.processor is not None:
+                self.loaded.processor.save_pretrained(self.folder)
             (self.folder / "training_args.bin").unlink(missing_ok=True)  # pickled, and nothing here reads it
             write_result(result, mark)
             if not self.inputs.settings.save.keep_checkpoints:

@@ -17,6 +17,8 @@ _WHERE = {
     "ORACLES": "oracles",
     "oracle_scores": "oracles",
     "measure_oracles": "oracles",
+    "ensure_demo_model": "vision",
+    "demo_model_report": "vision",
 }
 __all__ = list(_WHERE)
 
