@@ -51,7 +51,7 @@ style: $(VENV)/.tested ## Format, and mend what the linter can
 	$(BIN)/ruff format .
 
 # Those of reach need a file of states, and one of them nanoGCG: see their docstrings.
-BENCHES := startup streaming lockstep trainer_throughput prefix_cache
+BENCHES := startup streaming lockstep trainer_throughput prefix_cache gin_memory gin_step
 
 bench: $(VENV)/.tested ## The measurements behind every claim of speed in the README
 	@for name in $(BENCHES); do echo "== $$name"; $(BIN)/python eval/bench/$$name.py || exit 1; done

@@ -40,6 +40,15 @@ def describe(name: str | Path) -> dict[str, Any]:
     }
 
 
+def reads_images(name: str | Path) -> bool:
+    """Whether a model takes pictures beside text, as its configuration says.
+
+    Raises:
+        UserError: No such model.
+    """
+    return isinstance(_read(resolve(name) / "config.json").get("vision_config"), dict)
+
+
 def fingerprints(model: str | Path | None, adapter: Path | None = None) -> dict[str, str]:
     """What a run pins, so that it never goes on with other weights: of a model and of an adapter, if any.
 
@@ -59,7 +68,9 @@ def check_adapter(adapter: Path | None, name: str = "adapter") -> None:
         UserError: The folder holds no saved PEFT adapter.
     """
     if adapter is not None and not (adapter / "adapter_config.json").is_file():
-        raise UserError(f"{name} is {adapter}, but there is no such folder of a saved PEFT adapter")
+        raise UserError(
+            f"{name} is {adapter}, which has no adapter_config.json: give the folder of a saved PEFT adapter"
+        )
 
 
 def fingerprint(folder: Path, config: str = "config.json") -> str:

@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError
 
 from llmctl.errors import UserError
+from llmctl.models.description import check_adapter, reads_images
 from llmctl.models.quiet import quiet_libraries
 from llmctl.models.registry import resolve
 
@@ -29,6 +30,7 @@ class Loaded:
     folder: Path
     device: torch.device
     dtype: torch.dtype
+    processor: Any = None  # of a vision-language model: tokenizer and reader of pictures in one
 
 
 def load(
@@ -66,6 +68,67 @@ def load(
     if adapter is not None:
         model = attach_adapter(model, adapter)
     return Loaded(model.eval(), tokenizer, folder, place, kind)
+
+
+def load_image_text(
+    name: str | Path,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    quantization: str = "none",
+    trust_remote_code: bool = False,
+    **model_options: Any,
+) -> Loaded:
+    """Load a vision-language model (LLaVA, Qwen-VL, SmolVLM, ...) and its processor, in evaluation mode.
+
+    Args:
+        name: An alias, a folder or a Hub name.
+        device: As for `load`.
+        dtype: As for `load`.
+        quantization: As for `load`.
+        trust_remote_code: As for `load`.
+        **model_options: Passed to `AutoModelForImageTextToText.from_pretrained`.
+
+    Raises:
+        UserError: As `load`; also where the model reads no pictures, or has no processor.
+    """
+    from transformers import AutoModelForImageTextToText
+
+    folder = resolve(name, with_code=trust_remote_code)
+    if not reads_images(folder):
+        raise UserError(
+            f"{name} is a model of text alone, but one that reads pictures is needed: give a vision-language "
+            "model"
+        )
+    place = pick_device(device)
+    kind = pick_dtype(dtype, place)
+    processor = load_processor(folder, trust_remote_code=trust_remote_code)
+    model = _load_weights(
+        folder, place, kind, quantization, trust_remote_code, model_options, AutoModelForImageTextToText
+    )
+    return Loaded(model.eval(), processor.tokenizer, folder, place, kind, processor)
+
+
+def load_processor(name: str | Path, *, trust_remote_code: bool = False) -> Any:
+    """The processor of a vision-language model; its tokenizer pads on the left, with a padding token.
+
+    Raises:
+        UserError: No such model, or the folder holds no processor.
+    """
+    from transformers import AutoProcessor
+
+    folder = resolve(name, with_code=trust_remote_code)
+    try:
+        with quiet_libraries():
+            processor = AutoProcessor.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    except Exception as error:  # the tokenizers library raises bare exceptions
+        raise UserError(f"{name} has no processor that can be read ({_first_line(error)})") from error
+    if getattr(processor, "image_processor", None) is None:
+        raise UserError(f"{name} has no reader of pictures: put its preprocessor_config.json into the folder")
+    if processor.tokenizer.pad_token is None:
+        processor.tokenizer.pad_token = processor.tokenizer.eos_token
+    processor.tokenizer.padding_side = "left"
+    return processor
 
 
 def pick_device(device: str = "auto") -> torch.device:
@@ -133,10 +196,7 @@ def attach_adapter(
         UserError: The folder is no PEFT adapter, has no safetensors weights, or fits another model.
     """
     folder = Path(adapter)
-    if not (folder / "adapter_config.json").is_file():
-        raise UserError(
-            f"adapter {adapter} has no adapter_config.json: give the folder of a saved PEFT adapter"
-        )
+    check_adapter(folder)
     if not (folder / "adapter_model.safetensors").is_file():
         raise UserError(f"adapter {adapter} has no adapter_model.safetensors: only safetensors are loaded")
     register_adapters()
@@ -168,9 +228,12 @@ def _load_weights(
     quantization: str,
     trust: bool,
     options: dict[str, Any],
+    kind: Any = None,
 ) -> Any:
+    """Weights of `kind` (an auto class of transformers), of a causal language model where None."""
     from transformers import AutoModelForCausalLM
 
+    kind = AutoModelForCausalLM if kind is None else kind
     if not any(folder.glob("*.safetensors")):
         raise UserError(f"{folder} has no safetensors weights: convert it with save_pretrained first")
     if '"graph_llama"' in (folder / "config.json").read_text(encoding="utf-8"):
@@ -183,15 +246,14 @@ def _load_weights(
         }
     try:
         with quiet_libraries():
-            loaded: Any = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
+            loaded: Any = kind.from_pretrained(folder, output_loading_info=True, **options)
     except (OSError, ValueError, KeyError, TypeError, ImportError, SafetensorError, RuntimeError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise UserError(
                 f"{folder} does not fit in the memory of {device}: set quantization or a smaller dtype"
             ) from error
-        raise UserError(
-            f"{folder} can not be loaded as a causal language model ({_first_line(error)})"
-        ) from error
+        what = "a causal language model" if kind is AutoModelForCausalLM else "a vision-language model"
+        raise UserError(f"{folder} can not be loaded as {what} ({_first_line(error)})") from error
     model, found = loaded
     if found["missing_keys"]:  # transformers would go on with random ones
         raise UserError(

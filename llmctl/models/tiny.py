@@ -1,6 +1,7 @@
 """Tiny random models of the families that llmctl supports, for tests and dry runs.
 
-Each is an ordinary folder: a few thousand weights, a byte-level tokenizer, a ChatML template.
+Each is an ordinary folder: a few thousand weights, a byte-level tokenizer, a ChatML template. The
+vision-language ones are LLaVA-shaped, with a CLIP or a SigLIP tower of 56-pixel pictures.
 """
 
 from __future__ import annotations
@@ -13,22 +14,34 @@ from llmctl.errors import UserError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
+TOWERS = ("clip", "siglip")
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3", "gpt2")
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] }}"
     "{{ '<|im_end|>\\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
+IMAGE_CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' }}"
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
+    "{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}{{ '<image>\\n' }}{% else %}{{ part['text'] }}{% endif %}"
+    "{% endfor %}{% endif %}{{ '<|im_end|>\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
 _SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 
 
-def make_tiny_model(folder: str | Path, family: str = "llama", *, seed: int = 0, **overrides: Any) -> Path:
+def make_tiny_model(
+    folder: str | Path, family: str = "llama", *, seed: int = 0, can_answer: bool = False, **overrides: Any
+) -> Path:
     """Save a tiny random model with tokenizer and chat template; returns the folder.
 
     Args:
         folder: Where to save it.
         family: One of `FAMILIES`.
         seed: Of the random weights; the caller's random state is left as it was.
+        can_answer: Whether yes and no are tokens of it.
         **overrides: Configuration fields (`num_hidden_layers=4`, say).
 
     Raises:
@@ -37,7 +50,7 @@ def make_tiny_model(folder: str | Path, family: str = "llama", *, seed: int = 0,
     import torch
     from transformers import AutoModelForCausalLM
 
-    tokenizer = tiny_tokenizer()
+    tokenizer = answering_tokenizer() if can_answer else tiny_tokenizer()
     config = _config(family, len(tokenizer), overrides)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -47,6 +60,66 @@ def make_tiny_model(folder: str | Path, family: str = "llama", *, seed: int = 0,
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return Path(folder)
+
+
+def make_tiny_vlm(folder: str | Path, tower: str = "clip", *, seed: int = 0, **overrides: Any) -> Path:
+    """Save a tiny random LLaVA with its processor; returns the folder.
+
+    A picture of 56 pixels becomes 16 tokens. The tokenizer has tokens for yes and no, in three spellings.
+
+    Args:
+        folder: Where to save it.
+        tower: "clip" (with a class token) or "siglip" (without).
+        seed: Of the random weights; the caller's random state is left as it was.
+        **overrides: Fields of the language model's configuration.
+
+    Raises:
+        UserError: No such tower.
+    """
+    import torch
+    import transformers as t
+
+    if tower not in TOWERS:
+        raise UserError(f"tower is {tower!r}, but it must be one of {', '.join(TOWERS)}")
+    tokenizer = answering_tokenizer()
+    tokenizer.add_tokens(["<image>"], special_tokens=True)
+    image_id: Any = tokenizer.convert_tokens_to_ids("<image>")
+    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
+    size = {"image_size": 56, "patch_size": 14}
+    vision: Any = t.CLIPVisionConfig if tower == "clip" else t.SiglipVisionConfig
+    has_class = tower == "clip"
+    config = t.LlavaConfig(
+        vision_config=vision(**shape, **size),
+        text_config=_config("llama", len(tokenizer), overrides),
+        image_token_index=image_id,
+        vision_feature_select_strategy="default" if has_class else "full",
+        vision_feature_layer=-1,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model: Any = t.LlavaForConditionalGeneration(config)
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    reader = t.CLIPImageProcessorPil if has_class else t.SiglipImageProcessorPil
+    crop = {"crop_size": {"height": 56, "width": 56}, "size": {"shortest_edge": 56}} if has_class else {}
+    processor = t.LlavaProcessor(
+        image_processor=reader(**(crop or {"size": {"height": 56, "width": 56}})),
+        tokenizer=tokenizer,
+        patch_size=14,
+        vision_feature_select_strategy="default" if has_class else "full",
+        num_additional_image_tokens=int(has_class),
+        chat_template=IMAGE_CHAT_TEMPLATE,
+    )
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return Path(folder)
+
+
+def answering_tokenizer() -> PreTrainedTokenizerFast:
+    """The tiny tokenizer with tokens for yes and no, in three spellings."""
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_tokens(["yes", "Yes", "YES", "no", "No", "NO"])
+    return tokenizer
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:

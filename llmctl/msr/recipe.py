@@ -1,12 +1,23 @@
-"""What a run of sequential recommendation is told about its data and baselines."""
+"""What a run of sequential recommendation is told: data, baselines, summaries, recommenders."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
+from llmctl.msr.settings import (
+    Arm,
+    CacheSettings,
+    ItemSettings,
+    Overlay,
+    RecommenderSettings,
+    UserSettings,
+    overlay,
+)
 from llmctl.runs import Recipe
 
 BASELINES = ("random", "popularity", "item-knn", "text-knn", "gru4rec", "sasrec")
@@ -134,6 +145,7 @@ class MsrRecipe(Recipe):
     """A run of sequential recommendation."""
 
     kind: ClassVar[str] = "msr"
+    free_keys: ClassVar[tuple[str, ...]] = ("cache",)
 
     data: DataSettings
     """Interactions and items."""
@@ -143,7 +155,77 @@ class MsrRecipe(Recipe):
     """Training, validation and test users."""
     candidates: CandidateSettings = CandidateSettings()
     """What is ranked."""
+    items: ItemSettings = ItemSettings()
+    """Descriptions of pictures."""
+    users: UserSettings = UserSettings()
+    """Summaries of preferences."""
+    recommender: RecommenderSettings = RecommenderSettings()
+    """The model that answers yes or no."""
+    arms: dict[str, Overlay] = {}
+    """Several recommenders on the same lists: a name, and what each does otherwise; none is one, `msr`."""
+    claims: dict[str, tuple[str, str]] = {}
+    """Sentences to check: each is that the first of two models has a greater AUC than the second."""
     baselines: BaselineSettings = BaselineSettings()
     """What to compare with."""
+    cache: CacheSettings = CacheSettings()
+    """Summaries of earlier runs."""
     seed: int = Field(default=0, ge=0)
     """Root of all randomness of the run."""
+
+    @model_validator(mode="after")
+    def _arms_and_claims_fit(self) -> MsrRecipe:
+        models = [*self.baselines.names, *(model for arm in self.resolved_arms for model in arm.models)]
+        for name in self.arms:
+            if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name) or name in BASELINES:
+                raise ValueError(
+                    f"arms has the name {name!r}: small letters, digits and hyphens, and no baseline's name"
+                )
+        if twice := [model for model in models if models.count(model) > 1]:
+            raise ValueError(f"two models would be called {twice[0]!r}: rename an arm")
+        for sentence, pair in self.claims.items():
+            for model in pair:
+                if model not in models:
+                    raise ValueError(
+                        f"claims names {model!r} in {sentence!r}, but the models are {', '.join(models)}"
+                    )
+        return self
+
+    @property
+    def resolved_arms(self) -> tuple[Arm, ...]:
+        """Every arm in full.
+
+        Raises:
+            ValueError: An arm has a key or a value that does not fit.
+        """
+        if not self.arms:
+            return (Arm(name="msr", users=self.users, recommender=self.recommender),)
+        base = {"users": self.users.model_dump(), "recommender": self.recommender.model_dump()}
+        return tuple(_resolve_arm(name, base, changes) for name, changes in self.arms.items())
+
+    def summaries_of(self, arm: Arm) -> str:
+        """The journal of an arm's summaries: that of the first arm with the same."""
+
+        def key(one: Arm) -> tuple[Any, ...]:
+            r = one.recommender
+            return one.users, one.reads_descriptions, r.train is None, r.train_users
+
+        first = next(one for one in self.resolved_arms if key(one) == key(arm))
+        return f"users-{first.name}"
+
+    def arm(self, name: str) -> Arm:
+        """An arm in full, by its name.
+
+        Raises:
+            KeyError: There is none.
+        """
+        return {arm.name: arm for arm in self.resolved_arms}[name]
+
+
+def _resolve_arm(name: str, base: Mapping[str, Any], changes: Overlay) -> Arm:
+    try:
+        return Arm.model_validate({"name": name, **overlay(base, changes.model_dump())})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        reason = "unknown key" if first["type"] == "extra_forbidden" else first["msg"]
+        raise ValueError(f"arms.{name}.{place}: {reason}") from error

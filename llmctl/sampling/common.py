@@ -139,6 +139,11 @@ def render(tokenizer: Any, conversation: Conversation) -> list[int]:
             f"{tokenizer.name_or_path} has no chat template: use an instruction-tuned model, "
             "or put a chat_template.jinja into the model's folder"
         )
+    if any(not isinstance(message["content"], str) for message in conversation):
+        raise UserError(
+            f"a message holds a picture or other parts, but {tokenizer.name_or_path} reads text alone: give "
+            "a vision-language model, or text"
+        )
     try:
         text = tokenizer.apply_chat_template(list(conversation), tokenize=False, add_generation_prompt=True)
     except Exception as error:  # a template is a program of the model's own and may raise anything
@@ -149,14 +154,17 @@ def render(tokenizer: Any, conversation: Conversation) -> list[int]:
     return tokenizer(text, add_special_tokens=False, verbose=False).input_ids
 
 
-def single_token_ids(tokenizer: Any, tokens: Sequence[str]) -> list[int]:
-    """The id of each string, which must be one token of the vocabulary.
+def single_token_ids(tokenizer: Any, tokens: Sequence[str | int]) -> list[int]:
+    """The id of each string, which must be one token of the vocabulary; ids stay what they are.
 
     Raises:
         UserError: A string is no token, or several.
     """
     ids = []
     for token in tokens:
+        if isinstance(token, int):
+            ids.append(token)
+            continue
         found = tokenizer(token, add_special_tokens=False).input_ids
         if len(found) != 1:
             raise UserError(f"{token!r} is {len(found)} tokens of this model, but exactly one is needed")

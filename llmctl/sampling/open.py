@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from llmctl.errors import UserError
+from llmctl.models.description import reads_images
 from llmctl.sampling.types import Sampler
 
 ENGINES = ("auto", "transformers", "vllm", "server")
+IMAGE_TEXT = "image-text"  # what the engine transformers is for a model that reads pictures
 # Where the classes live; imported when asked for.
 _CLASSES = {
     "transformers": ("llmctl.sampling.transformers_engine", "TransformersSampler"),
+    IMAGE_TEXT: ("llmctl.sampling.image_text_engine", "ImageTextSampler"),
     "vllm": ("llmctl.sampling.vllm_engine", "VllmSampler"),
     "server": ("llmctl.sampling.server_engine", "ServerSampler"),
 }
@@ -64,6 +67,8 @@ def open_sampler(
     """
     name, _ = choose_engine(engine)
     check_options(name, options)
+    if name == "transformers" and reads_images(model):
+        name = IMAGE_TEXT
     sampler: Sampler = _class(name)(model, adapter=str(adapter) if adapter is not None else None, **options)
     return sampler
 

@@ -50,7 +50,7 @@ class ScriptedSampler(Closing):
         return Completion(text, tuple(range(tokens)), 0.0, "stop")
 
     def next_token_logprobs(
-        self, conversations: Sequence[Conversation], tokens: Sequence[str]
+        self, conversations: Sequence[Conversation], tokens: Sequence[str | int]
     ) -> list[list[float]]:
         """A script has no probabilities.
 

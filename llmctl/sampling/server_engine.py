@@ -125,7 +125,7 @@ class ServerSampler(Closing):
         return [outcome.completions for outcome in outcomes]
 
     def next_token_logprobs(
-        self, conversations: Sequence[Conversation], tokens: Sequence[str]
+        self, conversations: Sequence[Conversation], tokens: Sequence[str | int]
     ) -> list[list[float]]:
         """See `Sampler.next_token_logprobs`.
 
@@ -135,11 +135,14 @@ class ServerSampler(Closing):
         check_conversations(conversations)
         if not tokens:
             return [[] for _ in conversations]
-        ids = self._token_ids(tokens) if conversations else None
+        words = [token for token in tokens if isinstance(token, str)]
+        if len(words) < len(tokens):
+            raise EngineError("a server is asked for tokens by their text, not by ids: give strings")
+        ids = self._token_ids(words) if conversations else None
 
         def score(number: int) -> tuple[list[float], Any]:
             try:
-                return self._score(conversations[number], tokens, ids)
+                return self._score(conversations[number], words, ids)
             except (Unavailable, MalformedReply, Refused) as error:
                 raise EngineError(f"conversation {number} has no log-probabilities: {error}") from error
 

@@ -1,17 +1,16 @@
 """The plain transformers engine: works wherever torch does, and is what a laptop CPU uses.
 
-Speed comes from four things: rows of like length share a batch; what all prompts of a batch begin
-with is computed once; n samples of a prompt share its keys and values; a batch that does not fit in
-memory is halved and the size that fits is kept.
+Speed comes from five things: rows of like length share a batch; what all prompts of a batch begin
+with is computed once; in scoring, so is what only some of them begin with; n samples of a prompt share its
+keys and values; a batch that does not fit in memory is halved and the size that fits is kept.
 """
 
 from __future__ import annotations
 
 import logging
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,7 +19,9 @@ from transformers import DynamicCache, GenerationConfig
 
 from llmctl.errors import EngineError, UserError
 from llmctl.messages import Conversation
-from llmctl.models.loading import attach_adapter, load
+from llmctl.models.image_text import join_pictures
+from llmctl.models.loading import Loaded, attach_adapter, load
+from llmctl.sampling.batches import MIN_SHARED, Group, Row, by_length, by_prefix, find_groups
 from llmctl.sampling.common import (
     Closing,
     check_conversations,
@@ -36,18 +37,7 @@ from llmctl.sampling.types import Completion, SamplerInfo, Settings, Usage
 
 log = logging.getLogger(__name__)
 
-_MIN_SHARED = 8  # a shorter common prefix is not worth a pass of its own
-
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class _Row:
-    """One conversation of a call."""
-
-    number: int
-    ids: tuple[int, ...]
-    seed: int
 
 
 class TransformersSampler(Closing):
@@ -79,13 +69,14 @@ class TransformersSampler(Closing):
         max_batch_tokens: int = 32768,
         trust_remote_code: bool = False,
     ) -> None:
-        loaded = load(
+        loaded = self._load(
             model, device=device, dtype=dtype, quantization=quantization, trust_remote_code=trust_remote_code
         )
         self._model: Any = loaded.model
         self.tokenizer, self.device = loaded.tokenizer, loaded.device
         self.max_batch, self.max_batch_tokens = max_batch, max_batch_tokens
-        self.context_length: int | None = getattr(loaded.model.config, "max_position_embeddings", None)
+        text_config = loaded.model.config.get_text_config()
+        self.context_length: int | None = getattr(text_config, "max_position_embeddings", None)
         self._eos = _stop_tokens(self._model, self.tokenizer)
         # A model may ship a repetition penalty or a temperature of its own; settings decide here, alone.
         self._model.generation_config = self._generation_config(1)
@@ -94,6 +85,10 @@ class TransformersSampler(Closing):
         details = {"device": str(loaded.device), "dtype": str(loaded.dtype), "quantization": quantization}
         self.info = SamplerInfo(str(model), "transformers", None, self.context_length, details)
         self.use_adapter(adapter)
+
+    def _load(self, model: str | Path, **options: Any) -> Loaded:
+        """The model and its tokenizer."""
+        return load(model, **options)
 
     def use_adapter(self, adapter: str | Path | None) -> None:
         """Sample with another adapter from now on, or with the bare model; the base stays loaded."""
@@ -128,7 +123,7 @@ class TransformersSampler(Closing):
         return replies
 
     def next_token_logprobs(
-        self, conversations: Sequence[Conversation], tokens: Sequence[str]
+        self, conversations: Sequence[Conversation], tokens: Sequence[str | int]
     ) -> list[list[float]]:
         """See `Sampler.next_token_logprobs`."""
         wanted = torch.tensor(single_token_ids(self.tokenizer, tokens), device=self.device)
@@ -136,7 +131,8 @@ class TransformersSampler(Closing):
         rows = self._rows(conversations, settings)
         found: list[list[float]] = [[] for _ in rows]
         with torch.inference_mode(), self._adapter_state():
-            for batch in self._batches(rows, settings):
+            for groups in by_prefix(rows, self.max_batch, self.max_batch_tokens):
+                batch = [row for group in groups for row in group.rows]
                 for row, values in zip(batch, self._score(batch, wanted), strict=True):
                     found[row.number] = values
         self.usage.calls += 1
@@ -149,7 +145,7 @@ class TransformersSampler(Closing):
         settings = Settings(temperature=0, max_tokens=max_tokens)
         vocabulary = self._model.get_input_embeddings().weight.shape[0]
         check_prompts(prompts, max_tokens, vocabulary, self.context_length)
-        rows = [_Row(number, tuple(ids), 0) for number, ids in enumerate(prompts)]
+        rows = [Row(number, tuple(ids), 0) for number, ids in enumerate(prompts)]
         found: list[list[int]] = [[] for _ in rows]
         with torch.inference_mode(), self._adapter_state():
             for batch in self._batches(rows, settings):
@@ -172,34 +168,24 @@ class TransformersSampler(Closing):
 
     # Batches
 
-    def _rows(self, conversations: Sequence[Conversation], settings: Settings) -> list[_Row]:
+    def _rows(self, conversations: Sequence[Conversation], settings: Settings) -> list[Row]:
         self._check_open()
         check_conversations(conversations)
         seeds = request_seeds(settings.seed, conversations)
         rows = []
         for number, (conversation, seed) in enumerate(zip(conversations, seeds, strict=True)):
-            ids = render(self.tokenizer, conversation)
-            check_length(number, len(ids), settings.max_tokens, self.context_length)
-            rows.append(_Row(number, tuple(ids), seed))
+            row = self._row(number, conversation, seed)
+            check_length(number, len(row.ids), settings.max_tokens, self.context_length)
+            rows.append(row)
         return rows
 
-    def _batches(self, rows: Sequence[_Row], settings: Settings) -> Iterator[list[_Row]]:
-        """Rows of like length together, longest first, so that a lack of memory shows at once."""
-        batch: list[_Row] = []
-        for row in sorted(rows, key=lambda r: (-len(r.ids), r.ids)):
-            longest = len(batch[0].ids) if batch else len(row.ids)
-            samples = (len(batch) + 1) * settings.n
-            is_full = (
-                samples > self.max_batch or samples * (longest + settings.max_tokens) > self.max_batch_tokens
-            )
-            if batch and is_full:
-                yield batch
-                batch = []
-            batch.append(row)
-        if batch:
-            yield batch
+    def _row(self, number: int, conversation: Conversation, seed: int) -> Row:
+        return Row(number, tuple(render(self.tokenizer, conversation)), seed)
 
-    def _sample(self, batch: list[_Row], settings: Settings) -> list[list[Completion]]:
+    def _batches(self, rows: Sequence[Row], settings: Settings) -> list[list[Row]]:
+        return by_length(rows, settings.n, settings.max_tokens, self.max_batch, self.max_batch_tokens)
+
+    def _sample(self, batch: list[Row], settings: Settings) -> list[list[Completion]]:
         return self._in_halves(
             batch,
             lambda part: self._generate(part, settings),
@@ -207,17 +193,50 @@ class TransformersSampler(Closing):
             alone=lambda row: self._failed(row, settings),
         )
 
-    def _score(self, batch: list[_Row], wanted: torch.Tensor) -> list[list[float]]:
-        def run(part: list[_Row]) -> list[list[float]]:
-            ids, mask = self._pad(part)
-            logits = self._forward(ids, mask, None, keep=1).logits[:, -1].float()
-            picked: list[list[float]] = (logits - logits.logsumexp(-1, keepdim=True))[:, wanted].tolist()
-            return picked
+    def _score(self, batch: list[Row], wanted: torch.Tensor) -> list[list[float]]:
+        def run(part: list[Row]) -> list[list[float]]:
+            groups = list(find_groups(part, len(part))) if self._can_share else []
+            if any(group.shared for group in groups):
+                logits = self._last_logits_of_groups(groups)  # rows in the order of the groups
+                order = [row for group in groups for row in group.rows]
+            else:
+                ids, mask = self._pad(part)
+                logits = self._forward(
+                    ids, mask, None, pictures=join_pictures([row.pictures for row in part], self.device)
+                ).logits[:, -1]
+                order = part
+            logprobs = logits.float().log_softmax(-1)[:, wanted].tolist()
+            found: dict[int, list[float]] = dict(zip((row.number for row in order), logprobs, strict=True))
+            return [found[row.number] for row in part]
 
         return self._in_halves(batch, run)
 
-    def _continue(self, batch: list[_Row], max_tokens: int) -> list[list[int]]:
-        def run(part: list[_Row]) -> list[list[int]]:
+    def _last_logits_of_groups(self, groups: Sequence[Group]) -> torch.Tensor:
+        """Logits (B, V) after each row, what a group begins with computed once.
+
+        The layout of a row is [padding, the group's prefix, padding, the row's rest].
+        """
+        prefixes = [Row(0, group.rows[0].ids[: group.shared]) for group in groups]
+        rests = [
+            Row(0, row.ids[group.shared :], pictures=row.pictures) for group in groups for row in group.rows
+        ]
+        cache = DynamicCache(config=self._model.config)
+        ids, mask = self._pad(prefixes)  # (G, Tp)
+        self._forward(ids, mask, cache)
+        sizes = torch.tensor([len(group.rows) for group in groups], device=self.device)
+        which = torch.arange(len(groups), device=self.device).repeat_interleave(sizes)  # (B,)
+        cache.batch_select_indices(which)
+        rest_ids, rest_mask = self._pad(rests)  # (B, Tr)
+        both = torch.cat([mask[which], rest_mask], 1)
+        whole = torch.cat([ids[which], rest_ids], 1)
+        self.usage.cached_tokens += sum(group.shared * (len(group.rows) - 1) for group in groups)
+        logits: torch.Tensor = self._forward(
+            whole, both, cache, pictures=join_pictures([row.pictures for row in rests], self.device)
+        ).logits[:, -1]
+        return logits
+
+    def _continue(self, batch: list[Row], max_tokens: int) -> list[list[int]]:
+        def run(part: list[Row]) -> list[list[int]]:
             ids, mask = self._pad(part)
             cache = DynamicCache(config=self._model.config)
             for _ in range(max_tokens):
@@ -230,11 +249,11 @@ class TransformersSampler(Closing):
 
     def _in_halves(
         self,
-        batch: list[_Row],
-        run: Callable[[list[_Row]], list[T]],
+        batch: list[Row],
+        run: Callable[[list[Row]], list[T]],
         *,
         n: int = 1,
-        alone: Callable[[_Row], T] | None = None,
+        alone: Callable[[Row], T] | None = None,
     ) -> list[T]:
         """Run a batch, in halves where memory runs out.
 
@@ -259,7 +278,7 @@ class TransformersSampler(Closing):
             *self._in_halves(batch[half:], run, n=n, alone=alone),
         ]
 
-    def _halve(self, batch: list[_Row], n: int) -> int:
+    def _halve(self, batch: list[Row], n: int) -> int:
         """Keep to half as many rows from now on; where to cut this batch."""
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -267,7 +286,7 @@ class TransformersSampler(Closing):
         log.warning("out of memory with %d rows: going on with %d", len(batch) * n, self.max_batch)
         return len(batch) // 2
 
-    def _failed(self, row: _Row, settings: Settings) -> list[Completion]:
+    def _failed(self, row: Row, settings: Settings) -> list[Completion]:
         self.usage.errors += settings.n
         reason = (
             f"one prompt of {len(row.ids)} tokens with n={settings.n} does not fit in memory: "
@@ -277,8 +296,8 @@ class TransformersSampler(Closing):
 
     # One batch
 
-    def _generate(self, batch: list[_Row], settings: Settings) -> list[list[Completion]]:
-        ids, mask, cache = self._prefill(batch, settings.n)
+    def _generate(self, batch: list[Row], settings: Settings) -> list[list[Completion]]:
+        ids, mask, cache, pictures = self._prefill(batch, settings.n)
         seeds = [derive_seed(row.seed, sample) for row in batch for sample in range(settings.n)]
         sampling = SeededSampling(seeds, settings.max_tokens, settings.temperature, settings.top_p)
         stopping = [StopStrings(self.tokenizer, settings.stop, ids.shape[1])] if settings.stop else []
@@ -289,6 +308,7 @@ class TransformersSampler(Closing):
             generation_config=self._generation_config(settings.max_tokens),
             logits_processor=[sampling],
             stopping_criteria=stopping,
+            **pictures,
         )[:, ids.shape[1] :].cpu()
         logprobs = torch.stack(sampling.logprobs, 1)  # (B n, steps)
         flat = [self._completion(output[i].tolist(), logprobs[i], settings) for i in range(len(seeds))]
@@ -303,8 +323,10 @@ class TransformersSampler(Closing):
             use_cache=True,
         )
 
-    def _prefill(self, batch: list[_Row], n: int) -> tuple[torch.Tensor, torch.Tensor, DynamicCache | None]:
-        """Token ids and mask (B n, T), and keys and values of as much as can be shared.
+    def _prefill(
+        self, batch: list[Row], n: int
+    ) -> tuple[torch.Tensor, torch.Tensor, DynamicCache | None, dict[str, torch.Tensor]]:
+        """Token ids and mask (B n, T), keys and values of as much as can be shared, and pictures, if any.
 
         The layout of a row is [common prefix, padding, rest]: the padding lies in the middle, so that
         the prefix stands at the same places in every row.
@@ -312,7 +334,7 @@ class TransformersSampler(Closing):
         shared = self._shared_prefix(batch)
         ids, mask = self._pad(batch, shared)
         if not self._can_share or (shared == 0 and n == 1):
-            return ids.repeat_interleave(n, 0), mask.repeat_interleave(n, 0), None
+            return ids.repeat_interleave(n, 0), mask.repeat_interleave(n, 0), None, {}
         cache = DynamicCache(config=self._model.config)
         if shared:
             self._forward(ids[:1, :shared], mask[:1, :shared], cache)
@@ -322,9 +344,9 @@ class TransformersSampler(Closing):
             self._forward(ids[:, :-1], mask[:, :-1], cache)
         if n > 1:
             cache.batch_repeat_interleave(n)
-        return ids.repeat_interleave(n, 0), mask.repeat_interleave(n, 0), cache
+        return ids.repeat_interleave(n, 0), mask.repeat_interleave(n, 0), cache, {}
 
-    def _shared_prefix(self, batch: list[_Row]) -> int:
+    def _shared_prefix(self, batch: list[Row]) -> int:
         """Tokens that all rows begin with; at least one token of each row is left to compute."""
         if not self._can_share or len(batch) == 1:
             return 0
@@ -332,12 +354,12 @@ class TransformersSampler(Closing):
         limit = min(len(row.ids) for row in batch) - 1
         differ = (i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b)
         shared = min(next(differ, limit), limit)
-        return shared if shared >= _MIN_SHARED else 0
+        return shared if shared >= MIN_SHARED else 0
 
     @property
     def _can_share(self) -> bool:
         """Whether padding in the middle changes nothing: not with windows, nor with stateful adapters."""
-        config = self._model.config
+        config = self._model.config.get_text_config()
         kinds = getattr(config, "layer_types", None)
         has_window = getattr(config, "sliding_window", None) is not None if kinds is None else False
         is_plain = set(kinds or ()) <= {"full_attention"} and not has_window
@@ -348,7 +370,7 @@ class TransformersSampler(Closing):
             return None
         return str(self._model.peft_config[self._adapters[self.info.adapter]].peft_type.value)
 
-    def _pad(self, batch: list[_Row], shared: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    def _pad(self, batch: list[Row], shared: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
         width = max(len(row.ids) for row in batch)
         pad = self.tokenizer.pad_token_id
         gaps = [width - len(row.ids) for row in batch]
@@ -356,19 +378,29 @@ class TransformersSampler(Closing):
         mask = [[1] * shared + [0] * gap + [1] * (width - shared - gap) for gap in gaps]
         return torch.tensor(ids, device=self.device), torch.tensor(mask, device=self.device)
 
+    def _positions(self, mask: torch.Tensor) -> torch.Tensor | None:
+        """(B, T) positions where the mask leaves out padding; None leaves them to the model."""
+        return (mask.cumsum(-1) - 1).clamp(min=0)
+
     def _forward(
-        self, ids: torch.Tensor, mask: torch.Tensor, cache: DynamicCache | None, keep: int = 1
+        self,
+        ids: torch.Tensor,
+        mask: torch.Tensor,
+        cache: DynamicCache | None,
+        keep: int = 1,
+        pictures: Mapping[str, torch.Tensor] | None = None,
     ) -> Any:
         """One forward pass over what the cache does not hold yet; logits of the last `keep` positions."""
         done = cache.get_seq_length() if cache is not None else 0
-        positions = (mask.cumsum(-1) - 1).clamp(min=0)
+        positions = self._positions(mask)
         return self._model(
             input_ids=ids[:, done:],
             attention_mask=mask,
-            position_ids=positions[:, done:],
+            position_ids=None if positions is None else positions[:, done:],
             past_key_values=cache,
             use_cache=cache is not None,
             logits_to_keep=keep,
+            **(pictures or {}),
         )
 
     def _completion(self, tokens: list[int], logprobs: torch.Tensor, settings: Settings) -> Completion:

@@ -130,13 +130,14 @@ class Sampler(Protocol):
         ...
 
     def next_token_logprobs(
-        self, conversations: Sequence[Conversation], tokens: Sequence[str]
+        self, conversations: Sequence[Conversation], tokens: Sequence[str | int]
     ) -> list[list[float]]:
         """Log-probabilities of given tokens at the first position of the reply.
 
         Args:
             conversations: Each a list of messages that ends with a user message.
-            tokens: Strings that are each exactly one token of the model's vocabulary.
+            tokens: Strings that are each exactly one token of the model's vocabulary, or ids of it where the
+                engine has the vocabulary (a server has not).
 
         Returns:
             One list a conversation: natural log-probability of each token, in the order of `tokens`.

@@ -12,7 +12,9 @@ import torch
 
 from llmctl.errors import EngineError, UserError
 from llmctl.messages import Conversation
-from llmctl.models.loading import load_tokenizer
+from llmctl.models.description import reads_images
+from llmctl.models.image_text import encode, image_token_of, render_with_pictures, split_pictures
+from llmctl.models.loading import load_processor, load_tokenizer
 from llmctl.models.registry import resolve
 from llmctl.sampling.common import (
     Closing,
@@ -25,7 +27,13 @@ from llmctl.sampling.common import (
 )
 from llmctl.sampling.types import Completion, SamplerInfo, Settings, Usage
 from llmctl.sampling.vllm_lora import Adapter, read_adapter
-from llmctl.sampling.vllm_open import EngineOptions, OpenEngine, first_line, open_llm
+from llmctl.sampling.vllm_open import (
+    EngineOptions,
+    OpenEngine,
+    first_line,
+    open_llm,
+    process_as_it_was,
+)
 
 _MAX_SCORED = 128  # ids that vLLM scores in one request
 
@@ -33,9 +41,14 @@ _MAX_SCORED = 128  # ids that vLLM scores in one request
 class _Engine:
     """What a sampler and its views share: the engine, the tokenizer, the adapters that it knows."""
 
+    @process_as_it_was()
     def __init__(self, model: str | Path, options: EngineOptions, adapter_rank: int = 0) -> None:
         self._folder, self._options = resolve(model, with_code=options.trust_remote_code), options
-        self.tokenizer = load_tokenizer(self._folder, trust_remote_code=options.trust_remote_code)
+        trust = options.trust_remote_code
+        self.processor = (
+            load_processor(self._folder, trust_remote_code=trust) if reads_images(self._folder) else None
+        )
+        self.tokenizer = load_tokenizer(self._folder, trust_remote_code=trust)
         self._open: OpenEngine | None = open_llm(self._folder, options, adapter_rank)
         config = self.llm.llm_engine.vllm_config
         self.context_length = int(config.model_config.max_model_len)
@@ -49,18 +62,28 @@ class _Engine:
         }
         self._loras: dict[tuple[str, int, int], Any] = {}
 
-    def generate(self, prompts: Sequence[Sequence[int]], params: Sequence[Any], lora: Any) -> list[Any]:
+    def prompt(self, conversation: Conversation) -> dict[str, Any]:
+        """A conversation as vLLM takes it: token ids, or text and pictures where there are any."""
+        if self.processor is None:
+            return {"prompt_token_ids": render(self.tokenizer, conversation)}
+        mark = image_token_of(self.processor)
+        messages, pictures = split_pictures(conversation, mark)
+        text = render_with_pictures(self.processor, messages)
+        if pictures:
+            return {"prompt": text, "multi_modal_data": {"image": [p.convert("RGB") for p in pictures]}}
+        return {"prompt_token_ids": list(encode(self.processor, text, [])[0])}
+
+    def generate(self, prompts: Sequence[dict[str, Any]], params: Sequence[Any], lora: Any) -> list[Any]:
         """One RequestOutput a prompt, in order.
 
         Raises:
             EngineError: The engine failed; the requests of this call are dropped.
         """
         llm = self.llm
-        inputs = [{"prompt_token_ids": list(ids)} for ids in prompts]
         try:
             # The engine draws from torch's generator too, though every request brings one of its own.
             with torch.random.fork_rng(devices=[]):
-                return llm.generate(inputs, list(params), use_tqdm=False, lora_request=lora)
+                return llm.generate(list(prompts), list(params), use_tqdm=False, lora_request=lora)
         except BaseException as error:
             self._drop_requests()  # else they would come back as answers to the next call
             if isinstance(error, Exception):
@@ -161,7 +184,7 @@ class _Verbs(Closing):
         return replies
 
     def next_token_logprobs(
-        self, conversations: Sequence[Conversation], tokens: Sequence[str]
+        self, conversations: Sequence[Conversation], tokens: Sequence[str | int]
     ) -> list[list[float]]:
         """See `Sampler.next_token_logprobs`; exact for any token, however unlikely."""
         from vllm import SamplingParams
@@ -187,25 +210,27 @@ class _Verbs(Closing):
         check_prompts(prompts, max_tokens, self._engine.vocabulary, self.info.context_length)
         params = _sampling_params(settings, 0)
         params.ignore_eos = True
-        outputs = self._run([list(ids) for ids in prompts], [params] * len(prompts))
+        inputs = [{"prompt_token_ids": list(ids)} for ids in prompts]
+        outputs = self._run(inputs, [params] * len(prompts))
         for number, output in enumerate(outputs):
             if (reason := output.outputs[0].finish_reason) != "length":
                 raise EngineError(f"vLLM ended the continuation of prompt {number} with {reason!r}")
         self.usage.completion_tokens += len(prompts) * max_tokens
         return [list(output.outputs[0].token_ids) for output in outputs]
 
-    def _prompts(self, conversations: Sequence[Conversation], max_tokens: int) -> list[list[int]]:
+    def _prompts(self, conversations: Sequence[Conversation], max_tokens: int) -> list[dict[str, Any]]:
         check_conversations(conversations)
-        prompts = [render(self.tokenizer, conversation) for conversation in conversations]
-        for number, ids in enumerate(prompts):
+        prompts = [self._engine.prompt(conversation) for conversation in conversations]
+        for number, prompt in enumerate(prompts):  # vLLM itself counts the tokens of pictures
+            ids = prompt.get("prompt_token_ids", ())
             check_length(number, len(ids), max_tokens, self.info.context_length)
         return prompts
 
-    def _run(self, prompts: list[list[int]], params: list[Any], parts: int = 1) -> list[Any]:
+    def _run(self, prompts: list[dict[str, Any]], params: list[Any], parts: int = 1) -> list[Any]:
         """Generate and count; each of `parts` requests in a row has the same prompt."""
         outputs = self._engine.generate(prompts, params, self._lora) if prompts else []
         self.usage.calls += 1
-        self.usage.prompt_tokens += sum(len(ids) for ids in prompts[::parts])
+        self.usage.prompt_tokens += sum(len(output.prompt_token_ids) for output in outputs[::parts])
         self.usage.cached_tokens += sum(output.num_cached_tokens or 0 for output in outputs[::parts])
         return outputs
 
@@ -231,6 +256,7 @@ class VllmSampler(_Verbs):
             CPU engine opens again, in seconds, with the room that the first adapter needs.
         enforce_eager: No compilation; None means only on a CPU.
         trust_remote_code: Run code that comes with the weights.
+        model_impl: "auto" (vLLM's own class where it has one), "vllm", or "transformers".
 
     Raises:
         UserError: vLLM is missing, or the model, the adapter or an option does not suit it.
@@ -249,6 +275,7 @@ class VllmSampler(_Verbs):
         max_lora_rank: int = 64,
         enforce_eager: bool | None = None,
         trust_remote_code: bool = False,
+        model_impl: str = "auto",
     ) -> None:
         options = EngineOptions(
             dtype,
@@ -258,6 +285,7 @@ class VllmSampler(_Verbs):
             max_lora_rank,
             enforce_eager,
             trust_remote_code,
+            model_impl,
         )
         rank = 0 if adapter is None else read_adapter(adapter, max_lora_rank).rank
         engine = _Engine(model, options, rank)

@@ -5,6 +5,10 @@ every token, it may be `{"text": "..."}` or `{"input_ids": [...]}` as well. Rows
 and TRL takes the ids as they are: a row that is too long is dropped and counted instead of being cut
 through its response, and the tokens of the prompt are checked to be the ones that the model sees when it
 answers.
+
+A message of a row for a vision-language model may hold pictures: its content is a list of parts
+`{"type": "text", "text": "..."}` and `{"type": "image", "path": "...", "max_side": 672}`. A row may say which
+pass over the data it belongs to, `"pass": 2`: all rows of a pass come before those of the next.
 """
 
 from __future__ import annotations
@@ -12,8 +16,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,21 +79,42 @@ def prepare(
         UserError: No chat template, or one that renders a prompt differently alone and with its response;
             text or tokens where loss is on responses only; or every row is longer than `max_length`.
     """
-    from datasets import Dataset
-
     if not tokenizer.chat_template and any("messages" in row for row in rows):
         raise UserError(
             f"the tokenizer of {tokenizer.name_or_path or 'the model'} has no chat template, but training on "
             "messages needs one: use an instruction-tuned model, or put a chat_template.jinja into its folder"
         )
+    encode = partial(encode_row, tokenizer, loss_on=loss_on)
+    return collect_columns(rows, lambda row, where: (*encode(row, where=where), {}), max_length)
+
+
+def collect_columns(
+    rows: Sequence[Mapping[str, Any]],
+    encode: Callable[[Mapping[str, Any], str], tuple[list[int], list[int], Mapping[str, Any]]],
+    max_length: int,
+) -> Prepared:
+    """Rows in columns, without those that are too long.
+
+    Args:
+        rows: As `read_rows` gives them.
+        encode: Gives the ids, the labels and further columns of a row; it is told the row's name.
+        max_length: Tokens of a row at most.
+
+    Raises:
+        UserError: Every row is longer.
+    """
+    from datasets import Dataset
+
     columns: dict[str, list[Any]] = {"input_ids": [], "labels": [], "weight": [], "length": []}
+    has_passes = any("pass" in row for row in rows)
     for number, row in enumerate(rows, 1):
-        ids, labels = encode_row(tokenizer, row, loss_on, f"row {number}")
-        if len(ids) <= max_length:
-            columns["input_ids"].append(ids)
-            columns["labels"].append(labels)
-            columns["weight"].append(float(row.get("weight", 1.0)))
-            columns["length"].append(len(ids))
+        ids, labels, more = encode(row, f"row {number}")
+        if len(ids) > max_length:
+            continue
+        fields = {"input_ids": ids, "labels": labels, "weight": float(row.get("weight", 1.0))}
+        fields |= {"length": len(ids), **more} | ({"pass": int(row.get("pass", 0))} if has_passes else {})
+        for name, value in fields.items():
+            columns.setdefault(name, []).append(value)
     kept = len(columns["length"])
     if kept == 0:
         raise UserError(
@@ -109,6 +135,11 @@ def encode_row(
         UserError: Its template does not fit, or it has no response that could carry loss.
     """
     if "messages" in row:
+        if any(not isinstance(message["content"], str) for message in row["messages"]):
+            raise UserError(
+                f"{where} holds parts, such as a picture, but the model reads text alone: give a "
+                "vision-language model, or text"
+            )
         return _encode_messages(tokenizer, row["messages"], loss_on, where)
     if loss_on != "all":
         raise UserError(
@@ -166,7 +197,9 @@ def _check_messages(row: Any, where: str) -> None:
             f'{where} is {row!r:.80}, but it needs messages: {{"messages": [...], "weight": 1.0}}'
         )
     for message in messages:
-        if not isinstance(message, Mapping) or not isinstance(message.get("content"), str):
+        content = message.get("content") if isinstance(message, Mapping) else None
+        is_parts = isinstance(content, list) and all(_is_part(part) for part in content)
+        if not isinstance(content, str) and not is_parts:
             raise UserError(
                 f"{where} holds {message!r:.80}, but a message needs a role and a content of text"
             )
@@ -175,6 +208,11 @@ def _check_messages(row: Any, where: str) -> None:
             f"{where} ends with a message of role {messages[-1].get('role')!r}, but the last message is the "
             "response to learn: end it with an assistant message"
         )
+
+
+def _is_part(part: Any) -> bool:
+    kinds = {"text": "text", "image": "path"}
+    return isinstance(part, Mapping) and isinstance(part.get(kinds.get(str(part.get("type")), "")), str)
 
 
 def _encode_messages(

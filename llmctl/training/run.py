@@ -32,6 +32,7 @@ from llmctl.models.quiet import quiet_libraries
 from llmctl.training.checkpoints import Bookkeeper, Checkpoint, Progress, last_checkpoint, remove_checkpoints
 from llmctl.training.config import TrainSettings
 from llmctl.training.data import Prepared, fingerprint_rows, prepare, read_rows
+from llmctl.training.picture_data import PictureCollator, prepare_for_processor
 from llmctl.training.result import DONE, TrainResult, read_result, write_json, write_result
 from llmctl.training.setup import add_adapter, build_arguments, first_line, load_model
 from llmctl.training.weighted import WeightedTrainer
@@ -61,7 +62,8 @@ def train(
     Args:
         model: Alias, folder or Hub name. To go on from an earlier full fine-tuning, the folder it made.
         rows: `{"messages": [...], "weight": 1.0}` each, as a list or a JSONL file; the last message is the
-            response to learn. With `loss_on="all"` also `{"text": "..."}` and `{"input_ids": [...]}`.
+            response to learn. For vision-language models a content may be parts, with pictures: see
+            `data`. With `loss_on="all"` also `{"text": "..."}` and `{"input_ids": [...]}`.
         settings: How to train.
         output: Where the result goes.
         init_adapter: An adapter to go on training instead of a fresh one, on the same base model.
@@ -138,12 +140,13 @@ class _Run:
         settings = self.inputs.settings
         config = self.loaded.model.config.get_text_config()
         context = getattr(config, "max_position_embeddings", None) or settings.max_length
-        return prepare(
-            rows,
-            self.loaded.tokenizer,
-            loss_on=settings.loss_on,
-            max_length=min(settings.max_length, context),
-        )
+        limits: dict[str, Any] = {
+            "loss_on": settings.loss_on,
+            "max_length": min(settings.max_length, context),
+        }
+        if self.loaded.processor is not None:
+            return prepare_for_processor(rows, self.loaded.processor, **limits)
+        return prepare(rows, self.loaded.tokenizer, **limits)
 
     def _find_checkpoint(self) -> Checkpoint | None:
         args = self.trainer.args
@@ -172,6 +175,8 @@ class _Run:
         self.trainer.accelerator.wait_for_everyone()
         result = self._result(seconds)
         if self.trainer.is_world_process_zero():
+            if self.loaded.processor is not None:
+                self.loaded.processor.save_pretrained(self.folder)
             (self.folder / "training_args.bin").unlink(missing_ok=True)  # pickled, and nothing here reads it
             write_result(result, mark)
             if not self.inputs.settings.save.keep_checkpoints:
@@ -217,6 +222,7 @@ def _build_trainer(
             train_dataset=data.dataset,
             eval_dataset=evaluation,
             processing_class=loaded.tokenizer,
+            data_collator=None if loaded.processor is None else PictureCollator(loaded.processor),
             peft_config=config,
         )
     except ValueError as error:

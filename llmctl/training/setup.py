@@ -11,8 +11,10 @@ import torch
 from trl import SFTConfig
 
 from llmctl.errors import UserError
-from llmctl.models.loading import Loaded, attach_adapter, load, pick_dtype
+from llmctl.models.description import reads_images
+from llmctl.models.loading import Loaded, attach_adapter, load, load_image_text, pick_dtype
 from llmctl.training.config import TrainSettings
+from llmctl.training.picture_data import language_targets
 
 
 def build_arguments(settings: TrainSettings, checkpoints: Path) -> SFTConfig:
@@ -84,7 +86,8 @@ def load_model(model: str | Path, settings: TrainSettings, args: SFTConfig) -> L
     quantization = "nf4" if settings.adapter == "qlora" else "none"
     if quantization == "nf4":
         device = str(args.device)  # 4-bit weights are made on the device that uses them
-    return load(model, device=device, dtype=dtype, quantization=quantization)
+    opener = load_image_text if reads_images(model) else load
+    return opener(model, device=device, dtype=dtype, quantization=quantization)
 
 
 def add_adapter(
@@ -107,7 +110,9 @@ def add_adapter(
         return tuned, None
     if settings.adapter == "full":
         return model, None
-    return model, _gin_config(settings.gin) if settings.adapter == "sparse-gin" else _lora_config(settings)
+    if settings.adapter == "sparse-gin":
+        return model, _gin_config(settings.gin)
+    return model, _lora_config(settings, model)
 
 
 def _check_kind(config: Any, adapter: str, folder: str | Path) -> None:
@@ -119,11 +124,13 @@ def _check_kind(config: Any, adapter: str, folder: str | Path) -> None:
         )
 
 
-def _lora_config(settings: TrainSettings) -> Any:
+def _lora_config(settings: TrainSettings, model: Any) -> Any:
     from peft import LoraConfig
 
     lora = settings.lora
     modules = lora.target_modules
+    if model.config is not model.config.get_text_config():  # it has a part that sees, which stays as it is
+        modules = language_targets(model, modules)
     return LoraConfig(
         r=lora.r,
         lora_alpha=lora.alpha,

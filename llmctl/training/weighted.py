@@ -47,10 +47,22 @@ class LengthSampler(Sampler[int]):
 
     The order is a function of (seed, epoch) alone: no random state has to survive a kill, and it does not
     change with how an optimizer step of `group` rows is divided into micro-batches and processes.
+
+    Args:
+        lengths: Of every row, in tokens.
+        group: Rows of one optimizer step.
+        seed: Of the order.
+        passes: Of every row which pass it belongs to, where an epoch is made of several passes over rows
+            that differ (other negatives, say): they follow one another. None is one pass.
     """
 
-    def __init__(self, lengths: Sequence[int], group: int, seed: int) -> None:
+    def __init__(
+        self, lengths: Sequence[int], group: int, seed: int, passes: Sequence[int] | None = None
+    ) -> None:
         self.lengths = list(lengths)
+        self._passes: dict[int, list[int]] = {}
+        for row, number in enumerate(passes if passes is not None else [0] * len(self.lengths)):
+            self._passes.setdefault(number, []).append(row)
         self.group = group  # rows of one optimizer step
         self.seed = seed
         self.epoch = 0
@@ -64,7 +76,11 @@ class LengthSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed * 100_003 + self.epoch)
-        order = torch.randperm(len(self.lengths), generator=generator).tolist()
+        for number in sorted(self._passes):
+            yield from self._shuffled(self._passes[number], generator)
+
+    def _shuffled(self, rows: Sequence[int], generator: torch.Generator) -> Iterator[int]:
+        order = [rows[place] for place in torch.randperm(len(rows), generator=generator).tolist()]
         pool = self.group * POOL_STEPS
         steps = []
         for start in range(0, len(order), pool):
@@ -98,7 +114,9 @@ class WeightedTrainer(SFTTrainer):
         self._loss_shifts_labels = True
         args_ = self.args
         group = args_.train_batch_size * args_.gradient_accumulation_steps * args_.world_size
-        self.order = LengthSampler(cast(Any, self.train_dataset)["length"], group, args_.seed)
+        data = cast(Any, self.train_dataset)
+        passes = data["pass"] if "pass" in data.column_names else None
+        self.order = LengthSampler(data["length"], group, args_.seed, passes)
 
     @property
     def total_tokens(self) -> int:

@@ -12,17 +12,14 @@ from llmctl.msr.baselines.text import TextKNN
 from llmctl.msr.metrics import rank_counts, user_metrics
 from llmctl.msr.prepare import prepare_data
 from llmctl.msr.scores import user_values
-from llmctl.msr.types import CandidateList, History, Item
+from llmctl.msr.types import CandidateList, Item
 from llmctl.runs import Run
+from msr.data import history
 
 from .data import recipe_of, write_files
 
 ITEMS = [Item("a", "red ball"), Item("b", "red cube"), Item("c", "blue cube"), Item("d", "")]
 LIGHT = ("random", "popularity", "item-knn", "text-knn")
-
-
-def history(*items, user="u"):
-    return History(user, items, tuple(float(n) for n in range(len(items))))
 
 
 TRAIN = [history("a", "b"), history("a", "b", "c"), history("a"), history("b", "c")]

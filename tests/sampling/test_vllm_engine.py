@@ -229,3 +229,42 @@ def test_an_adapter_that_is_not_lora_is_refused_before_the_engine_starts(tmp_pat
 def test_a_folder_without_adapter_is_refused_before_the_engine_starts(tmp_path):
     with pytest.raises(UserError, match="no adapter_config.json"):
         open_sampler(str(tmp_path), engine="vllm", adapter=tmp_path)
+
+
+@pytest.mark.slow
+def test_vllm_sees_pictures_as_transformers_does(tmp_path):
+    """In a process of its own: there is room for one engine, and the module has one open."""
+    script = """
+import sys
+from PIL import Image
+from llmctl.models.tiny import make_tiny_vlm
+from llmctl.sampling import Settings, open_sampler
+
+folder = make_tiny_vlm(sys.argv[1], num_attention_heads=2, num_key_value_heads=1, initializer_range=0.3)
+def ask(colour):
+    parts = [{"type": "text", "text": "what is it? " * 9}]
+    if colour:
+        parts.append({"type": "image", "image": Image.new("RGB", (80, 56), colour)})
+    return [{"role": "user", "content": parts}]
+asked = [ask("red"), ask(None), ask("blue"), ask("red")]
+rows = []
+for options in ({"engine": "transformers"}, {"engine": "vllm", "model_impl": "transformers"}):
+    with open_sampler(str(folder), **options) as sampler:
+        rows.append(sampler.next_token_logprobs(asked, ["yes", "No"]))
+        replies = sampler.chat(asked, Settings(temperature=0, max_tokens=3))
+        assert all(reply[0].text for reply in replies), replies
+        assert sampler.usage.prompt_tokens > 2 * 4 * 100
+def distance(one, other):
+    return max(abs(a - b) for a, b in zip(one, other))
+assert max(distance(*pair) for pair in zip(*rows)) < 2e-3, rows
+assert distance(rows[1][0], rows[1][3]) < 1e-4 and distance(rows[1][0], rows[1][2]) > 0.01, rows
+"""
+    environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "vlm")],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=Path(__file__).parents[2],
+    )
+    assert done.returncode == 0, done.stderr[-2000:]

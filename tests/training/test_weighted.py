@@ -216,3 +216,13 @@ def test_sorting_by_length_removes_most_of_the_padding():
 
     sampled = padding(list(LengthSampler(lengths, group=8, seed=0)))
     assert sampled < 0.1 * padding(list(range(400)))
+
+
+def test_rows_of_a_pass_come_before_those_of_the_next_each_pass_in_an_order_of_its_own():
+    lengths = [n % 7 for n in range(30)]
+    order = list(LengthSampler(lengths * 3, 4, seed=1, passes=[0] * 30 + [2] * 30 + [1] * 30))
+    first, second, third = (order[start : start + 30] for start in (0, 30, 60))
+    assert sorted(first) == list(range(30))
+    assert sorted(second) == list(range(60, 90)) and sorted(third) == list(range(30, 60))
+    assert [n % 30 for n in first] != [n % 30 for n in second]
+    assert list(LengthSampler(lengths, 4, seed=1)) == first

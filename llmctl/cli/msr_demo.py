@@ -1,0 +1,67 @@
+"""`llmctl msr demo`: the data set that the recommender is demonstrated on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from llmctl.cli.options import JsonOption
+
+MODEL_HELP = "Make the demo's vision-language model, once; minutes on 2 cores. Prints what it can do."
+HELP = "Draw a catalogue of pictures, and simulate users whose taste drifts; the truth lies beside them."
+
+
+def demo(
+    folder: Annotated[Path, typer.Argument(metavar="OUT_DIR", help="Where to write.", show_default=False)],
+    items: Annotated[int, typer.Option(help="Items.")] = 384,
+    users: Annotated[int, typer.Option(help="Users.")] = 300,
+    seed: Annotated[int, typer.Option(help="Of everything.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Counts, and what a recommender could reach that knew the truth or a part of it."""
+    from llmctl.cli.output import print_json, print_table, print_text
+    from llmctl.msr.demo.catalogue import DemoSettings, make_demo
+    from llmctl.msr.demo.oracles import draw_lists, measure_oracles, oracle_table
+
+    data = make_demo(folder, DemoSettings(items=items, users=users, seed=seed), quiet=as_json)
+    figures = measure_oracles(data, draw_lists(data, seed=seed))
+    if as_json:
+        print_json(
+            {
+                "interactions": data.interactions,
+                "items": data.items,
+                "oracles": {
+                    name: {key: e.to_dict() for key, e in one.items()} for name, one in figures.items()
+                },
+            }
+        )
+        return
+    print_table(oracle_table(figures))
+    print_text(f"items:        {len(data.looks)}, with a picture each\nusers:        {len(data.users)}")
+    print_text(f"interactions: {sum(len(user.items) for user in data.users.values()):,}")
+    print_text(
+        f"next: llmctl msr prepare --interactions {data.interactions} --items {data.items} "
+        "--set filters.item_core=1"
+    )
+
+
+def demo_model(as_json: JsonOption = False) -> None:
+    """Its folder, and how often its descriptions of held-out pictures are right."""
+    from llmctl.cli.output import print_json, print_table, print_text
+    from llmctl.msr.demo.measure import accuracy_table
+    from llmctl.msr.demo.vision import demo_model_report, ensure_demo_model
+    from llmctl.runs import Estimate
+
+    folder = ensure_demo_model(quiet=as_json)
+    report = demo_model_report(folder)
+    if as_json:
+        print_json({"path": folder, **report})
+        return
+    found = {name: Estimate(**one) for name, one in report["names_rightly"].items()}
+    print_table(accuracy_table(found, report["held_out"]["seed"]))
+    for caption, said in report["examples"].items():
+        print_text(f"{caption:<28} {' '.join(said.split())}")
+    seconds = ", ".join(f"{stage} {value:.0f} s" for stage, value in report["seconds"].items())
+    print_text(f"taught in:   {seconds}\nmodel:       msr-demo, in {folder}")

@@ -1,0 +1,110 @@
+"""Conversations with pictures: their parts, what a processor makes of them, and batches of that.
+
+Sampling and training read prompts through here, so a model is trained on the tokens that it will see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from llmctl.errors import UserError
+from llmctl.messages import Conversation
+
+
+def split_pictures(conversation: Conversation, image_token: str) -> tuple[list[dict[str, Any]], list[Any]]:
+    """A conversation as a processor's chat template takes it, and its pictures in order.
+
+    Args:
+        conversation: Contents are text, or parts `{"type": "text", "text": ...}` and
+            `{"type": "image", "image": a PIL image}`.
+        image_token: The model's mark for a picture; in text it means nothing, and loses its brackets.
+
+    Raises:
+        UserError: A part is of another kind.
+    """
+    messages, pictures = [], []
+    for message in conversation:
+        content = message["content"]
+        parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        plain = []
+        for part in parts:
+            if part.get("type") == "image" and hasattr(part.get("image"), "convert"):
+                pictures.append(part["image"])
+                plain.append({"type": "image"})
+            elif part.get("type") == "text":
+                text = str(part["text"]).replace(image_token, image_token.strip("<|>[]"))
+                plain.append({"type": "text", "text": text})
+            else:
+                raise UserError(
+                    f"a message holds the part {str(part)[:60]}, but a part is a text, or an image that is a "
+                    "PIL image"
+                )
+        messages.append({**message, "content": plain})
+    return messages, pictures
+
+
+def render_with_pictures(processor: Any, messages: Sequence[Any]) -> str:
+    """The text of a conversation up to where the reply begins, each picture as one mark.
+
+    Raises:
+        UserError: There is no chat template, or it refuses the conversation.
+    """
+    try:
+        return str(processor.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True))
+    except Exception as error:  # a template is a program of the model's own and may raise anything
+        raise UserError(
+            f"the chat template refuses the conversation ({error}): check roles and their order, or put a "
+            "chat_template.jinja into the model's folder"
+        ) from error
+
+
+def image_token_of(processor: Any) -> str:
+    """The mark that stands for a picture in a prompt's text."""
+    return str(getattr(processor, "image_token", None) or "<image>")
+
+
+def encode(processor: Any, text: str, pictures: Sequence[Any]) -> tuple[tuple[int, ...], dict[str, Any]]:
+    """Token ids, marks of pictures repeated as the model needs them, and the tensors of the pictures.
+
+    Raises:
+        UserError: The processor can not read a picture.
+    """
+    bos = processor.tokenizer.bos_token
+    options = {"add_special_tokens": bos is not None and not text.startswith(bos), "return_tensors": "pt"}
+    try:
+        images = {"images": [[picture.convert("RGB") for picture in pictures]]} if pictures else {}
+        found = dict(processor(text=[text], **images, **options))
+    except Exception as error:  # processors raise whatever their array library does
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise UserError(f"the model's processor refuses a picture or its prompt ({reason})") from error
+    ids = found.pop("input_ids")  # (1, T)
+    found.pop("attention_mask", None)
+    per_token = [name for name, value in found.items() if tuple(value.shape) == tuple(ids.shape)]
+    return tuple(ids[0].tolist()), {name: value for name, value in found.items() if name not in per_token}
+
+
+def join_pictures(rows: Sequence[Mapping[str, Any]], device: torch.device) -> dict[str, torch.Tensor]:
+    """The pictures of several rows as one call takes them; nothing where there are none.
+
+    Where the rows' pictures have other numbers of tiles, the fewer are filled up with zeros, which the
+    models that have tiles leave out by their sizes or masks.
+
+    Args:
+        rows: The tensors of each row's pictures, by the name of the argument, as `encode` gives them.
+        device: Where they are needed.
+    """
+    names = {name: None for row in rows for name in row}
+    found = {}
+    for name in names:
+        parts = [row[name] for row in rows if name in row]
+        if parts[0].dim() > 2:
+            tiles = max(part.shape[1] for part in parts)
+            parts = [
+                torch.cat([part, part.new_zeros(part.shape[0], tiles - part.shape[1], *part.shape[2:])], 1)
+                for part in parts
+            ]
+        found[name] = torch.cat(parts).to(device)
+    return found
