@@ -29,7 +29,7 @@ export function show(element, ...children) {
   return element;
 }
 
-const SIGNS = { " ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍" };
+const SIGNS = { " ": "␣", "\n": "⏎", "\t": "⇥", "\r": "\\r" };
 
 /** The text of a token with what can not be seen, or could disguise itself (control, bidi, odd spaces), as escapes. */
 export function visible(text) {
