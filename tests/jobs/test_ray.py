@@ -97,7 +97,7 @@ def test_a_job_killed_with_sigkill_goes_on_from_its_shards(content, unbroken, tm
         "--engine",
         "ray",
     ]
-    command += ["--workers", "2", "--json"]
+    command += ["--engine", "ray", "--workers", "2", "--json"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     child = subprocess.Popen(
         command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
