@@ -118,8 +118,8 @@ def run_job(
     """
     counts = check_job(recipe)
     weights, failed = _weights(recipe)
-    run.pin(**{f"problems of {task}": digest for task, (_, digest) in counts.items()})
-    run.pin(**{f"weights of {model}": found for model, found in weights.items()})
+    problems = {f"problems of {task}": digest for task, (_, digest) in counts.items()}
+    run.pin(**problems, **{f"weights of {model}": found for model, found in weights.items()})
     plan = plan_shards(recipe, counts, weights)
     journal = run.journal(SHARDS)
     todo = [shard for shard in plan if shard.key not in journal and shard.model not in failed]
