@@ -30,15 +30,15 @@ class StubTask:
     def __iter__(self):
         return self.problems()
 
-    def problems(self, split="test", limit=None, seed=0):
+    def problems(self, split="test", limit=None, seed=0):  # noqa: D102
         from llmctl.tasks import Problem
 
         return (Problem(f"p{number}", f"say {number}", str(number)) for number in range(limit or SAMPLES))
 
-    def conversation(self, problem):
+    def conversation(self, problem):  # noqa: D102
         return [{"role": "user", "content": problem.prompt}]
 
-    def check(self, problem, text):
+    def check(self, problem, text):  # noqa: D102
         from llmctl.tasks import Feedback
 
         return Feedback(1.0, True, "Right.", text)
