@@ -108,7 +108,7 @@ def evaluate(start: Start) -> None:
 
         def score(phases: Phases) -> None:
             for arm in recipe.resolved_arms:
-                    for model in arm.models:
+                for model in arm.models:
                     phases.evaluate(arm, model)
 
         return run_phases(open_run, recipe, score, quiet=start.as_json)

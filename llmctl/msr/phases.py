@@ -108,8 +108,8 @@ class Phases:
         for phase, (what, command) in needed.items():
             if phase not in self.run.journal(FINISHED):
                 raise UserError(
-                    f"arm {arm.name} reads {what}, which are not all there yet: run `llmctl msr {command}` or "
-                    "`llmctl msr run` first"
+                    f"arm {arm.name} reads {what}, which are not all there yet: run `llmctl msr {command}` "
+                    "or `llmctl msr run` first"
                 )
 
     @cached_property
