@@ -149,7 +149,7 @@ def recommend(
     from llmctl.errors import UserError
     from llmctl.msr.phases import Phases
     from llmctl.msr.prepare import open_prepared
-    from llmctl.msr.recommending import recommend as choose
+    from llmctl.msr.recommending import recommend_to
     from llmctl.msr.show_user import run_recipe
     from llmctl.runs import Run, Table
 
@@ -160,7 +160,7 @@ def recommend(
     with Run.open(folder, recipe, "msr recommend") as open_run:
         phases = Phases(open_run, recipe, open_prepared(folder), quiet=as_json)
         try:
-            found = choose(phases, recipe.arm(arm or names[0]), user, top, pool)
+            found = recommend_to(phases, recipe.arm(arm or names[0]), user, top, pool)
         finally:
             phases.close()
     if as_json:
