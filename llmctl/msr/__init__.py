@@ -40,7 +40,6 @@ _WHERE = {
     "summarize_items": "items",
     "summarize_users": "users",
     "recommend_to": "recommending",
-    "show_user": "show_user",
 }
 __all__ = list(_WHERE)
 
