@@ -143,7 +143,9 @@ class Phases:
 
     def wording(self, arm: Arm) -> Wording:
         """How items are put into words for an arm."""
-        return Wording(self.titles, self.said if arm.reads_descriptions else {})
+        items = self.recipe.items
+        said = self.said if arm.reads_descriptions else {}
+        return Wording(self.titles, said, items.title_chars, items.text_chars)
 
     # Users
 
