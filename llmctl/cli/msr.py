@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llmctl.cli import msr_demo
+from llmctl.cli import msr_demo, msr_run
 from llmctl.cli.options import (
     DryRunOption,
     FreshOption,
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="MLLM-MSR: multimodal sequential recommendation.")
 app.command("demo", help=msr_demo.HELP)(msr_demo.demo)
 app.command("demo-model", help=msr_demo.MODEL_HELP)(msr_demo.demo_model)
+msr_run.register(app)
 
 OptionalRecipe = Annotated[
     str | None,

@@ -202,6 +202,16 @@ class MsrRecipe(Recipe):
         base = {"users": self.users.model_dump(), "recommender": self.recommender.model_dump()}
         return tuple(_resolve_arm(name, base, changes) for name, changes in self.arms.items())
 
+    def summaries_of(self, arm: Arm) -> str:
+        """The journal of an arm's summaries: that of the first arm with the same."""
+
+        def key(one: Arm) -> tuple[Any, ...]:
+            r = one.recommender
+            return one.users, one.reads_descriptions, r.train is None, r.train_users
+
+        first = next(one for one in self.resolved_arms if key(one) == key(arm))
+        return f"users-{first.name}"
+
     def arm(self, name: str) -> Arm:
         """An arm in full, by its name.
 

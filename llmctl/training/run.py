@@ -33,11 +33,10 @@ from llmctl.training.checkpoints import Bookkeeper, Checkpoint, Progress, last_c
 from llmctl.training.config import TrainSettings
 from llmctl.training.data import Prepared, fingerprint_rows, prepare, read_rows
 from llmctl.training.picture_data import PictureCollator, prepare_for_processor
-from llmctl.training.result import DONE, TrainResult, read_result, write_json, write_result
+from llmctl.training.result import CHECKPOINTS, DONE, TrainResult, read_result, write_json, write_result
 from llmctl.training.setup import add_adapter, build_arguments, first_line, load_model
 from llmctl.training.weighted import WeightedTrainer
 
-CHECKPOINTS = "checkpoints"
 INPUTS = "train_inputs.json"  # in the checkpoints' folder: which inputs they belong to
 
 
@@ -175,6 +174,8 @@ class _Run:
         self.trainer.accelerator.wait_for_everyone()
         result = self._result(seconds)
         if self.trainer.is_world_process_zero():
+            if self.loaded.processor is not None:
+                self.loaded.processor.save_pretrained(self.folder)
             (self.folder / "training_args.bin").unlink(missing_ok=True)  # pickled, and nothing here reads it
             write_result(result, mark)
             if not self.inputs.settings.save.keep_checkpoints:

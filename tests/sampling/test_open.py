@@ -277,3 +277,20 @@ def test_the_prefix_of_a_batch_is_as_long_as_its_shortest_row_allows(sampler):
     rows = [Row(0, (*range(20), 7), 0), Row(1, tuple(range(12)), 0), Row(2, (*range(20), 8), 0)]
     assert sampler._shared_prefix(rows) == 11  # one token of the row of 12 is left to compute
     assert sampler._shared_prefix([Row(0, (1, 2, 3), 0), Row(1, (1, 2, 4), 0)]) == 0
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_scores_do_not_depend_on_what_is_computed_once(families, monkeypatch, family):
+    users = ("likes red and round things, and whatever is old", "likes blue")
+    talks = [ask(f"{LONG} the user {user}. Next: {item}") for item in ("cup", "a hat", "x") for user in users]
+    talks.append(ask("something else entirely"))
+    with opened(families[family]) as sampler:
+        found = sampler.next_token_logprobs(talks, list("abc"))
+        assert (sampler.usage.cached_tokens > 4 * len(LONG)) == sampler._can_share
+        by_id = sampler.next_token_logprobs(talks, sampler.tokenizer.convert_tokens_to_ids(list("abc")))
+        plain(sampler, monkeypatch)
+        expected = sampler.next_token_logprobs(talks, list("abc"))
+    for rows in (found, by_id):
+        assert [value for row in rows for value in row] == pytest.approx(
+            [value for row in expected for value in row], abs=1e-4
+        )
