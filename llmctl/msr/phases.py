@@ -39,6 +39,7 @@ from llmctl.runs.files import TEMPORARY_SUFFIX
 from llmctl.sampling import Sampler, open_sampler
 from llmctl.sampling.common import derive_seed
 from llmctl.training import TrainResult, TrainSettings
+from llmctl.training.result import CHECKPOINTS, read_result
 
 FINISHED = "finished"  # the journal of phases that are done whole
 ITEMS = "items"
@@ -243,10 +244,13 @@ class Phases:
         settings = arm.recommender.train
         if settings is None:
             return None
+        output = self.run.path(f"models/{arm.name}")
+        stored = read_result(output)
+        if stored is not None and not (output / CHECKPOINTS).exists():  # else killed before they were removed
+            return stored[0]
         self.require_summaries(arm)
         self._close_models()
         rows, settings = self.write_rows(arm, settings)
-        output = self.run.path(f"models/{arm.name}")
         with progress(None, f"train {arm.name}", "steps", quiet=self.quiet) as bar, quiet_libraries():
             from llmctl.training import train
             from llmctl.training.sft import step_reporter

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 DONE = "train_result.json"
+CHECKPOINTS = "checkpoints"  # the folder beside it, gone when all is done
 
 
 @dataclass(frozen=True)

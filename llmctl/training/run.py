@@ -33,11 +33,10 @@ from llmctl.training.checkpoints import Bookkeeper, Checkpoint, Progress, last_c
 from llmctl.training.config import TrainSettings
 from llmctl.training.data import Prepared, fingerprint_rows, prepare, read_rows
 from llmctl.training.picture_data import PictureCollator, prepare_for_processor
-from llmctl.training.result import DONE, TrainResult, read_result, write_json, write_result
+from llmctl.training.result import CHECKPOINTS, DONE, TrainResult, read_result, write_json, write_result
 from llmctl.training.setup import add_adapter, build_arguments, first_line, load_model
 from llmctl.training.weighted import WeightedTrainer
 
-CHECKPOINTS = "checkpoints"
 INPUTS = "train_inputs.json"  # in the checkpoints' folder: which inputs they belong to
 
 

@@ -5,7 +5,7 @@ import pytest
 from llmctl.errors import UserError
 from llmctl.msr import prompts
 from llmctl.msr.recipe import MsrRecipe
-from llmctl.runs import build_recipe
+from llmctl.runs import build_recipe, load_recipe
 
 DATA = {"data": {"interactions": "a.csv", "items": "b.csv"}}
 
@@ -62,3 +62,21 @@ def test_an_item_is_one_line_however_long_and_whatever_is_missing():
     assert prompts.item_line(" a\nb ", "c\n\nd") == "a b: c d"
     assert prompts.item_line("x" * 500, "y" * 5000).count("...") == 2
     assert len(prompts.item_line("x" * 500, "y" * 5000)) == 200 + 2 + 1200
+
+
+@pytest.mark.parametrize("name", ["demo", "microlens", "microlens-text", "paper"])
+def test_the_recipes_of_the_project_are_sound(name):
+    from llmctl.msr.work import estimate_work
+
+    found = load_recipe(MsrRecipe, f"msr/{name}")
+    assert estimate_work(found)["candidates a test user and model"] == 21
+    if name == "paper":
+        train = found.recommender.train
+        assert (train.lora.r, train.lora.alpha, train.lora.dropout) == (16, 32, 0.1)
+        assert (train.learning_rate, train.epochs, found.users.block, found.items.max_tokens) == (
+            2e-5,
+            4,
+            3,
+            200,
+        )
+        assert (found.users.temperature, found.users.top_p) == (0.6, 0.9)

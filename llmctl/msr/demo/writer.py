@@ -98,7 +98,9 @@ def make_demo_writer(
     from llmctl.models.loading import attach_adapter, load
     from llmctl.models.quiet import quiet_libraries
     from llmctl.msr.demo.writing import writing_rows
-    from llmctl.training import train
+
+    with quiet_libraries():  # the trainer's libraries talk while they are imported
+        from llmctl.training import train
 
     began = time.perf_counter()
     rows = [{"messages": list(row.messages)} for row in writing_rows(settings.users, settings.seed)]
