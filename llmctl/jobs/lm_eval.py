@@ -25,6 +25,7 @@ except ImportError as error:
     ) from error
 
 DEFAULT_NEW_TOKENS = 256  # lm-eval's own, where a task does not say
+_SPARE = 2  # tokens of the context that an engine may need for itself
 _CONTEXT = 2048  # of rolling windows, where an engine does not know its model's
 
 
@@ -120,7 +121,7 @@ class SamplerLM(TemplateLM):
 
     @property
     def _context(self) -> int:
-        return self._scoring().context_length or _CONTEXT
+        return (self._scoring().info.context_length or _CONTEXT) - _SPARE
 
     def _cut(self, context: list[int], wanted: list[int]) -> tuple[list[int], list[int]]:
         """The last tokens of a context that leave room for what is scored."""
