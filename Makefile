@@ -8,7 +8,8 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help install rise-train rise-smoke reach-demo eval explore screenshots test test-quick test-gpu check style bench clean
+.PHONY: help install rise-train rise-smoke reach-demo msr-run eval explore screenshots \
+	test test-quick test-gpu check style bench clean
 
 help: ## List every target
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +26,11 @@ reach-demo: $(VENV)/.installed ## Draw a first k-epsilon curve and a reachable s
 	$(BIN)/llmctl reach curve reach/demo
 	$(BIN)/llmctl reach set --state "The old lighthouse keeper" --sample-controls 4096 --k 2 --forwards 2000 \
 		--run runs/reach/set
+
+msr-run: $(VENV)/.installed ## Recommend from pictures: draw a catalogue, teach a model to see, run all phases
+	test -f runs/msr/demo-data/demo.json || $(BIN)/llmctl msr demo runs/msr/demo-data
+	$(BIN)/llmctl msr demo-model
+	$(BIN)/llmctl msr run msr/demo
 
 JOB ?= smoke
 eval: $(VENV)/.installed ## Run a batch evaluation job: JOB=smoke, or another of eval/jobs

@@ -59,9 +59,18 @@ def make_app(
     if warm_up:
         threading.Thread(target=_warm, args=(desk, models), daemon=True, name="llmctl-warm-up").start()
 
+    tabs: set[WebSocket] = set()
+
     async def socket(websocket: WebSocket) -> None:
+        if len(tabs) >= limits.tabs:
+            await websocket.close(1013, "too many tabs are open")
+            return
         await websocket.accept()
-        await Session(websocket, desk, models, limits).run()
+        tabs.add(websocket)
+        try:
+            await Session(websocket, desk, models, limits).run()
+        finally:
+            tabs.discard(websocket)
 
     def about() -> dict[str, Any]:
         running = desk.slots.running
@@ -153,7 +162,8 @@ def _saved_set(library: Library, run: str) -> dict[str, Any]:
     if "reached" not in found or not isinstance(found["reached"], list):
         raise UserError(f"{run} is no reachable set: choose a run of kind reach-set")
     recipe = library.recipe(run)
-    return {**found, "model": recipe.get("model"), "adapter": recipe.get("adapter"), "run": run}
+    named = {name: library.offer_name(recipe.get(name)) for name in ("model", "adapter")}
+    return {**found, **named, "run": run}
 
 
 def _warm(desk: Desk, models: Models) -> None:

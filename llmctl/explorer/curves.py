@@ -35,8 +35,8 @@ def curve(library: Library, run: str) -> dict[str, Any]:
     return {
         "name": run,
         "label": run,
-        "model": metrics.get("model"),
-        "adapter": recipe.get("adapter"),
+        "model": library.offer_name(metrics.get("model")),
+        "adapter": library.offer_name(recipe.get("adapter")),
         "position": controls.get("position", "before") if isinstance(controls, dict) else "before",
         "targets": metrics.get("targets"),
         "seeds": metrics.get("seeds"),

@@ -57,7 +57,12 @@ def overview(library: Library, run: str) -> dict[str, Any]:
                 ],
             }
         )
-    return {"run": run, "model": str(recipe.get("model", "")), "task": _task_name(recipe), "stages": table}
+    return {
+        "run": run,
+        "model": library.offer_name(recipe.get("model")),
+        "task": _task_name(recipe),
+        "stages": table,
+    }
 
 
 def episode(library: Library, run: str, stage: int, problem: str) -> dict[str, Any]:

@@ -81,12 +81,25 @@ class Library:
                 {
                     "name": found.name,
                     "kind": str(recipe.get("kind", "")),
-                    "model": str(recipe.get("model", "")),
+                    "model": self.offer_name(recipe.get("model")),
                     "is_done": is_done,
                     "changed": (metrics if is_done else folder).stat().st_mtime,
                 }
             )
         return sorted(entries, key=lambda entry: str(entry["name"]))
+
+    def offer_name(self, path: Any) -> str:
+        """What the page calls a model or an adapter that a recipe names.
+
+        A folder of the runs folder is offered as `runs:name`; of any other folder the last two names are
+        told, and not where it lies.
+        """
+        if not path:
+            return ""
+        place = Path(str(path))
+        if place.is_dir() and place.resolve().is_relative_to(self.root):
+            return f"runs:{place.resolve().relative_to(self.root).as_posix()}"
+        return "/".join(place.parts[-2:]) if place.is_absolute() else str(path)
 
     def recipe(self, name: str) -> Mapping[str, Any]:
         """The recipe of a run.

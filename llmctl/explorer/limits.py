@@ -29,6 +29,8 @@ class Limits:
     """Searches that wait for one of those; more are refused."""
     questions: int = 16
     """Quick questions that wait for the model; more are refused."""
+    tabs: int = 64
+    """Tabs that are served at a time; more are refused."""
     body: int = 65_536
     """Bytes of a request."""
 

@@ -79,7 +79,7 @@ def server(runs, tiny_model, embedded_model):
     request = urllib.request.Request(
         f"{address}/api/next", order, {"Content-Type": "application/json", "Origin": address}
     )
-    with urllib.request.urlopen(request, timeout=120) as answer:
+    with urllib.request.urlopen(request, timeout=280) as answer:
         assert answer.status == 200
     yield address
     process.terminate()

@@ -17,7 +17,7 @@ HOSTILE = "<img src=x onerror=alert(1)>"
 
 def make_runs(folder: Path) -> Path:
     """`curve`, `set`, `rise` and a link out of the folder; beside it `secret`."""
-    model = str(make_tiny_model(folder / "models" / "tiny"))
+    model = str(make_tiny_model(folder / "models" / "tiny", initializer_range=0.3))
     curve = {
         "model": model,
         "states": {"count": 6, "lengths": [4, 6]},

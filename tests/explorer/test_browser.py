@@ -177,6 +177,7 @@ def test_a_curve_shows_the_pairs_behind_a_point_by_mouse_and_by_keys(make_tab):
     chart.focus()
     page.keyboard.press("Home")
     expect(page.locator("#tip")).to_contain_text("epsilon")
+    expect(page.locator("#tip")).to_contain_text("click for all its pairs")
     page.keyboard.press("Enter")
     page.wait_for_selector("#pairs, .empty")
     expect(page).to_have_url(re.compile("at=curve"))

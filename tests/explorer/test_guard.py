@@ -115,3 +115,12 @@ def test_a_port_that_is_taken_is_one_line():
 def test_limits_are_at_least_one():
     with pytest.raises(UserError, match="limit k is 0"):
         Limits(k=0)
+
+
+def test_too_many_tabs_are_refused_and_a_closed_one_makes_room(make_client):
+    with make_client(Limits(tabs=1)) as client:
+        with client.websocket_connect("/api/session"):
+            with pytest.raises(WebSocketDisconnect), client.websocket_connect("/api/session"):
+                pass
+        with client.websocket_connect("/api/session"):
+            pass

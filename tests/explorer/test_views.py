@@ -60,6 +60,7 @@ def test_runs_are_listed_by_kind_and_a_link_out_is_not(client):
         "set": "reach-set",
     }
     assert all(run["is_done"] for run in runs.values())
+    assert runs["curve"]["model"] == "runs:models/tiny"  # and not where the runs folder lies
     assert {"name": "runs:models/tiny", "label": "models/tiny", "base": None} in client.get(
         "/api/about"
     ).json()["models"]

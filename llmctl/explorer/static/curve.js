@@ -18,6 +18,7 @@ class CurvePage {
     this.chosen = []; // names: runs, or "published:…"
     this.point = null; // {run, k, offset}
     this.curves = new Map();
+    this.examples = new Map(); // by run@k: a few of the pairs that exactly k tokens reached
     this.parts = { choose: h("section", { class: "panel" }), chart: h("section", { class: "panel", "aria-live": "polite" }), pairs: h("section", { class: "panel", hidden: true }) };
     this.element = h("div", {},
       h("div", { class: "head" }, h("h1", {}, "How much stays out of reach?"), saves({
@@ -97,13 +98,27 @@ class CurvePage {
       line(curve, place, curve.points, { width: curve.is_published ? 1.4 : 2.4, dashed: curve.is_published }),
       ...(curve.baseline ? [line(curve, place, curve.baseline, { label: `${curve.label}, random controls at equal cost`, dashed: true, opacity: 0.45, isBaseline: true })] : [])]);
     const ks = [...new Set(series.flatMap((entry) => entry.points.map((p) => p.k)))].sort((a, b) => a - b);
-    const tip = (p, entry) => [h("b", {}, entry.label), `k = ${p.k}: epsilon ${number(p.value, 3)} [${number(p.low, 3)}, ${number(p.high, 3)}]`, p.methods ? Object.entries(p.methods).map(([name, n]) => `${n} by ${name}`).join(", ") : "", entry.curve.is_published || entry.isBaseline ? "" : "click for its pairs"].filter(Boolean);
+    this.loadExamples(drawn);
+    const examples = (p, entry) => (entry.curve.is_published || entry.isBaseline ? [] : (this.examples.get(`${entry.curve.name}@${p.k}`)?.pairs ?? []).map((pair) => h("span", { "data-pair": pair.id }, visible(tail(pair.state_text, 34)), " → ", token({ id: "", text: pair.target_text }))));
+    const tip = (p, entry) => [h("b", {}, entry.label), `k = ${p.k}: epsilon ${number(p.value, 3)} [${number(p.low, 3)}, ${number(p.high, 3)}]`, p.methods ? Object.entries(p.methods).map(([name, n]) => `${n} by ${name}`).join(", ") : "", ...examples(p, entry), entry.curve.is_published || entry.isBaseline ? "" : "click for all its pairs"].filter(Boolean);
     const figure = chart({ height: 420, label: "Epsilon by k", x: { label: "control tokens at most, k", domain: [Math.min(...ks) - 0.3, Math.max(...ks) + 0.3], ticks: ks }, y: { label: "epsilon: share not reached", domain: [0, 1] }, series, tip,
       click: (p, entry) => { if (!entry.curve.is_published && !entry.isBaseline) this.choosePoint(entry.curve.name, p.k); } });
     const own = drawn.filter(({ curve }) => !curve.is_published);
     show(this.parts.chart, h("h2", {}, "Epsilon by k"), figure, own.map(({ curve }) => h("p", { class: "note" },
       h("b", {}, curve.label), `: ${count(curve.pairs)} pairs at ${count(curve.states)} states, ${curve.model ?? ""}${curve.seeds ? `, seeds ${Object.entries(curve.seeds).map(([name, seed]) => `${name} ${seed}`).join(", ")}` : ""}. `,
       h("button", { class: "link", type: "button", onclick: () => this.choosePoint(curve.name, null) }, "Show the pairs that were not reached"))));
+  }
+
+  /** A few pairs of every point, so that a hover shows them at once. */
+  loadExamples(drawn) {
+    for (const { curve } of drawn.filter((entry) => !entry.curve.is_published)) {
+      for (const { k } of curve.points) {
+        const key = `${curve.name}@${k}`;
+        if (this.examples.has(key)) continue;
+        this.examples.set(key, null);
+        get("/api/pairs", { run: curve.name, k, limit: 3 }).then((found) => this.examples.set(key, found), () => {});
+      }
+    }
   }
 
   choosePoint(run, k) {
@@ -141,8 +156,8 @@ class CurvePage {
   search(pair) {
     const curve = this.curves.get(this.point.run);
     const position = pair.position ?? curve?.position ?? "before";
-    location.hash = linkTo("search", { m: curve?.model, s: pair.state_text, p: position === "before" ? "" : position, t: packIds([pair.target_ids]), w: packIds([pair.control_ids ?? []]), k: Math.max(1, pair.k ?? 4) });
+    location.hash = linkTo("search", { m: curve?.model, a: curve?.adapter, s: pair.state_text, p: position === "before" ? "" : position, t: packIds([pair.target_ids]), w: packIds([pair.control_ids ?? []]), k: Math.max(1, pair.k ?? 4) });
   }
 }
 
-const tail = (text) => (text.length > 90 ? `… ${text.slice(-88)}` : text);
+const tail = (text, most = 90) => (text.length > most ? `… ${text.slice(2 - most)}` : text);

@@ -29,11 +29,11 @@ export function show(element, ...children) {
   return element;
 }
 
-const SIGNS = { " ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍" };
+const SIGNS = { " ": "␣", "\n": "⏎", "\t": "⇥", "\r": "\\r" };
 
-/** The text of a token with spaces made visible, and what could disguise itself (bidi, control) as escapes. */
+/** The text of a token with what can not be seen, or could disguise itself (control, bidi, odd spaces), as escapes. */
 export function visible(text) {
-  return text.replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Co}\u00ad]/gu, (sign) =>
+  return text.replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Co}]|(?! )\p{Zs}/gu, (sign) =>
     SIGNS[sign] ?? `\\u${sign.codePointAt(0).toString(16).padStart(4, "0")}`);
 }
 

@@ -1,7 +1,7 @@
 // The form that several views share: model, adapter, state, position.
 
 import { get } from "./api.js";
-import { field, h, select } from "./dom.js";
+import { field, h, notice, select } from "./dom.js";
 
 export const POSITIONS = [["before", "before the state"], ["after", "after the state"], ["system", "system message"],
   ["user_start", "start of the user's message"], ["user_end", "end of the user's message"], ["reply_start", "start of the reply"]];
@@ -16,9 +16,15 @@ export function about() {
 /** Model and adapter as selects; `values` is kept up to date. */
 export function modelFields(known, values, changed) {
   const models = known.models.map((offer) => [offer.name, offer.label]);
-  if (!models.some(([name]) => name === values.model)) values.model = values.model && models.length === 0 ? values.model : models[0]?.[0] ?? "";
+  if (!models.some(([name]) => name === values.model)) {
+    if (values.model) notice(`The model ${values.model} is not on offer here, so this is ${models[0]?.[1]}.`);
+    values.model = models[0]?.[0] ?? "";
+  }
   const adapters = known.adapters.map((offer) => [offer.name, offer.base ? `${offer.label} (on ${offer.base})` : offer.label]);
-  if (!adapters.some(([name]) => name === values.adapter)) values.adapter = "";
+  if (!adapters.some(([name]) => name === values.adapter)) {
+    if (values.adapter) notice(`The adapter ${values.adapter} is not on offer here, so this is the model without it.`);
+    values.adapter = "";
+  }
   return h("div", { class: "row" },
     field("Model", select(models, values.model, (event) => { values.model = event.target.value; changed(); })),
     adapters.length > 0 && field("Adapter", select([["", "none"], ...adapters], values.adapter ?? "", (event) => { values.adapter = event.target.value; changed(); })));

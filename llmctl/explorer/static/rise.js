@@ -43,7 +43,7 @@ class RisePage {
         png: () => savePng("rise", [...this.parts.flows.querySelectorAll("svg.chart")], this.run),
       })),
       h("p", { class: "lead" }, "The model attempts a problem several times and is told each time no more than that it was wrong, right or not. What becomes of its answers?"),
-      h("div", { class: "grid" }, h("div", { class: "w5 stack" }, this.parts.run, this.parts.flows), h("div", { class: "w7" }, this.parts.talk), this.parts.live));
+      h("div", { class: "grid" }, h("div", { class: "w5 stack" }, this.parts.run, this.parts.flows), h("div", { class: "w7 stack" }, this.parts.talk, this.parts.live)));
     session.listen("converse", (news) => this.hear(news));
   }
 
@@ -82,7 +82,7 @@ class RisePage {
     this.stage = stages.some((entry) => entry.stage === stage) ? stage : stages.at(-1)?.stage ?? null;
     this.problem = problem;
     this.drawRun();
-    const chosen = this.entries().find((entry) => entry.problem === problem) ?? this.entries().find((entry) => !entry.right[0] && entry.right.some(Boolean)) ?? this.entries()[0];
+    const chosen = this.entries().find((entry) => entry.problem === problem) ?? this.entries().find((entry) => !entry.right[0] && entry.right.at(-1)) ?? this.entries()[0];
     if (chosen) await this.openEpisode(chosen.problem);
     else this.drawTalk();
     this.keepLink();

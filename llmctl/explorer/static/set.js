@@ -104,7 +104,7 @@ class SetPage {
     for (const row of this.rows.values()) row.control = row.control.ids.map((id, place) => ({ id, text: place === 0 ? row.control[0].text : "" }));
     this.growth = found.growth;
     this.end = { k: found.k, exact_k: found.exact_k, allowed: found.allowed, reached: found.reached.length };
-    this.values = { ...this.values, state: found.state_text, position: found.position, k: found.k };
+    this.values = { ...this.values, model: found.model, adapter: found.adapter, state: found.state_text, position: found.position, k: found.k };
   }
 
   draw() {
