@@ -21,7 +21,7 @@ try:
     from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 except ImportError as error:
     raise UserError(
-        "lm-eval tasks need the package lm_eval, which is not installed: run `pip install 'llmctl[lm-eval]'`"
+        "lm-eval tasks need the package lm_eval, which is not installed: run `pip install lm_eval`"
     ) from error
 
 DEFAULT_NEW_TOKENS = 256  # lm-eval's own, where a task does not say

@@ -104,7 +104,7 @@ class RayPool:
 def _import_ray() -> Any:
     if importlib.util.find_spec("ray") is None:
         raise UserError(
-            "engine ray needs the package ray, which is not installed: run `pip install 'llmctl[ray]'`, "
+            "engine ray needs the package ray, which is not installed: run `pip install ray`, "
             "or take engine processes"
         )
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
