@@ -65,7 +65,9 @@ def protocol_figures(protocol: str, n: int, cells: Sequence[Cell], seed: int = 0
             figures[name] = estimate(_stack(cells, of), seed)
     else:
         correct = _stack(cells, "correct")
-        figures["m1_t1"] = rate_of_clusters(correct.sum(0), samples.sum(0))
+        is_one_each = bool((samples == 1).all())
+        every = estimate(correct, seed) if is_one_each else rate_of_clusters(correct.sum(0), samples.sum(0))
+        figures["m1_t1"] = every
         if protocol == "parallel":
             figures[f"m{n}_t1"] = estimate(_stack(cells, "vote"), seed)
             for k in _ks(n):
