@@ -21,6 +21,8 @@ OPTIONAL: dict[str, str] = {
     "openai": "sampling from an OpenAI-compatible server",
     "reasoning-gym": "tasks that need no network",
     "bitsandbytes": "QLoRA and quantized models",
+    "ray": "evaluation jobs on several machines",
+    "lm_eval": "tasks of lm-eval on any sampler",
 }
 REQUIRED = ("torch", "transformers", "accelerate", "peft", "trl", "datasets", "safetensors", "gguf")
 

@@ -44,9 +44,9 @@ def read_cells(path: Path) -> dict[Key, Cell]:
     """Every cell of a results file.
 
     Returns:
-        For each cell arrays (P,): `samples`, `correct`, `first` (whether the first sample is right),
-        `last`, `any`, `vote` (the chance that a majority vote is right, ties broken at random), `tokens`
-        and `reward` (sums over samples).
+        For each cell arrays (P,): `samples`, `correct`, `first` (whether the first sample is right), `last`,
+        `any`, `share` (of samples that are right), `vote` (the chance that a majority vote is right, ties
+        broken at random), `tokens` and `reward` (sums over samples).
 
     Raises:
         UserError: The file can not be read.
@@ -86,6 +86,7 @@ def _take(table: Any, cell: Cell, digest: Any) -> dict[str, Floats]:
         "correct": right,
         "first": correct[starts],
         "last": correct[ends],
+        "share": right / (ends - starts + 1),
         "any": (right > 0).astype(float),
         "vote": votes(unit[readable], answers[readable], correct[readable], len(starts)),
         "tokens": np.add.reduceat(table["tokens"].to_numpy().astype(float), starts),

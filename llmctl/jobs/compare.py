@@ -40,15 +40,15 @@ def compare_jobs(first: Path, second: Path) -> dict[str, Any]:
     )
     a, b = read_cells(first / RESULTS), read_cells(second / RESULTS)
     entries = []
-    for task in old.tasks:
-        for protocol, spec in old.protocols.items():
-            figure, values = primary_figure(spec.protocol, spec.n)
-            for was, now in pairs:
-                found = compare_cells(
-                    _cells(a, old, (was, task, protocol)), _cells(b, new, (now, task, protocol)), values
-                )
-                about = {"task": task, "protocol": protocol, "figure": figure, "first": was, "second": now}
-                entries.append(about | found)
+    for task, protocol in old.asked():
+        spec = old.protocols[protocol]
+        figure, values = primary_figure(spec.protocol, spec.n)
+        for was, now in pairs:
+            found = compare_cells(
+                _cells(a, old, (was, task, protocol)), _cells(b, new, (now, task, protocol)), values
+            )
+            about = {"task": task, "protocol": protocol, "figure": figure, "first": was, "second": now}
+            entries.append(about | found)
     for entry, adjusted in zip(entries, holm([e["p_value"] for e in entries]), strict=True):
         entry["p_holm"] = adjusted
     changed = differences(recipe_content(old), recipe_content(new), JobRecipe.free_keys)

@@ -1,7 +1,8 @@
 """A job's results for other tools: CSV, Markdown, or logs that inspect_ai reads (`inspect view`).
 
 Inspect's log was chosen over lm-eval's result file because it has a reader: a validated schema
-(`inspect_ai.log.read_eval_log`) and a viewer. One log is written for each model x task x protocol.
+(`inspect_ai.log.read_eval_log`) and a viewer. One log is written for each model x task x protocol, and none
+of curves, which have no conversations.
 """
 
 from __future__ import annotations
@@ -84,6 +85,8 @@ def _inspect(folder: Path, summary: Mapping[str, Any], target: Path) -> Iterator
     }
     entries = {(e["model"], e["task"], e["protocol"]): e for e in summary["figures"]}
     for group, rows in _groups(folder / RESULTS):
+        if recipe.protocols[group[2]].is_curve:
+            continue  # it has no problems and no conversations
         samples = inspect_samples(recipe, group, rows, problems[group[1]])
         path = target / f"{re.sub('[^0-9A-Za-z.+-]+', '-', '_'.join([created, *group]))}.json"
         write_json(path, inspect_log(recipe, entries[group], samples, created))

@@ -45,7 +45,7 @@ def protocol_figures(protocol: str, n: int, cells: Sequence[Cell], seed: int = 0
     """The figures of one model, task and protocol.
 
     Args:
-        protocol: single, parallel or sequential.
+        protocol: single, parallel, sequential or reach_curve.
         n: Its samples or turns.
         cells: One a seed, on the same problems.
         seed: Of the bootstrap.
@@ -53,17 +53,21 @@ def protocol_figures(protocol: str, n: int, cells: Sequence[Cell], seed: int = 0
     Returns:
         As RISE names them: `m1_t1`, one sample; `m<n>_t1`, a vote of n, and `pass_<k>` (parallel);
         `m1_t<n>`, a vote over the turns, `p1_t<n>`, any turn right, and `last_turn` (sequential). Then
-        `reward` and `tokens` of a sample.
+        `reward` and `tokens` of a sample. Of a curve `reached`, the share of pairs.
     """
     figures: dict[str, Estimate] = {}
     samples = _stack(cells, "samples")
+    if protocol == "reach_curve":
+        return {"reached": rate_of_clusters(_stack(cells, "correct").sum(0), samples.sum(0))}
     if protocol == "sequential":
         figures["m1_t1"] = estimate(_stack(cells, "first"), seed)
         for name, of in ((f"m1_t{n}", "vote"), (f"p1_t{n}", "any"), ("last_turn", "last")):
             figures[name] = estimate(_stack(cells, of), seed)
     else:
         correct = _stack(cells, "correct")
-        figures["m1_t1"] = rate_of_clusters(correct.sum(0), samples.sum(0))
+        is_one_each = bool((samples == 1).all())
+        every = estimate(correct, seed) if is_one_each else rate_of_clusters(correct.sum(0), samples.sum(0))
+        figures["m1_t1"] = every
         if protocol == "parallel":
             figures[f"m{n}_t1"] = estimate(_stack(cells, "vote"), seed)
             for k in _ks(n):
@@ -75,7 +79,11 @@ def protocol_figures(protocol: str, n: int, cells: Sequence[Cell], seed: int = 0
 
 def primary_figure(protocol: str, n: int) -> tuple[str, str]:
     """The figure that models are compared by: its name, and the per-problem numbers behind it."""
-    names = {"single": ("m1_t1", "first"), "parallel": (f"m{n}_t1", "vote")}
+    names = {
+        "single": ("m1_t1", "first"),
+        "parallel": (f"m{n}_t1", "vote"),
+        "reach_curve": ("reached", "share"),
+    }
     return names.get(protocol, (f"m1_t{n}", "vote"))
 
 

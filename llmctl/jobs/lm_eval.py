@@ -21,10 +21,11 @@ try:
     from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 except ImportError as error:
     raise UserError(
-        "lm-eval tasks need the package lm_eval, which is not installed: run `pip install 'llmctl[lm-eval]'`"
+        "lm-eval tasks need the package lm_eval, which is not installed: run `pip install lm_eval`"
     ) from error
 
 DEFAULT_NEW_TOKENS = 256  # lm-eval's own, where a task does not say
+_SPARE = 2  # tokens of the context that an engine may need for itself
 _CONTEXT = 2048  # of rolling windows, where an engine does not know its model's
 
 
@@ -120,7 +121,7 @@ class SamplerLM(TemplateLM):
 
     @property
     def _context(self) -> int:
-        return self._scoring().context_length or _CONTEXT
+        return (self._scoring().info.context_length or _CONTEXT) - _SPARE
 
     def _cut(self, context: list[int], wanted: list[int]) -> tuple[list[int], list[int]]:
         """The last tokens of a context that leave room for what is scored."""

@@ -8,14 +8,18 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from llmctl.errors import UserError
-from llmctl.jobs.spec import JobRecipe
-from llmctl.runs.files import to_json
+from llmctl.jobs.spec import JobRecipe, ProtocolSpec
+from llmctl.reach.curve_recipe import CurveSettings
+from llmctl.runs.files import disk_errors_as_user_errors, to_json
 from llmctl.tasks import Problem, Task, get_task
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Problems [start, stop) of a task for one model under one protocol and seed: one batch of work."""
+    """Problems [start, stop) of a task for one model under one protocol and seed: one batch of work.
+
+    Of a reach_curve, which has no problems, start is the number of the part.
+    """
 
     model: str
     task: str
@@ -86,24 +90,41 @@ def plan_shards(
     """
     shards = []
     for model in recipe.models:
-        for task, (count, digest) in counts.items():
-            for protocol in recipe.protocols:
-                for seed in recipe.seeds:
-                    for start in range(0, count, recipe.shard_size):
-                        stop = min(start + recipe.shard_size, count)
-                        shard = Shard(model, task, protocol, seed, start, stop)
-                        shards.append(_with_key(recipe, shard, digest, fingerprints.get(model)))
+        for task, protocol in recipe.asked():
+            spec = recipe.protocols[protocol]
+            count, digest = (spec.shards, _states(spec)) if spec.is_curve else counts[task]
+            size = 1 if spec.is_curve else recipe.shard_size
+            for seed in recipe.seeds:
+                for start in range(0, count, size):
+                    shard = Shard(model, task, protocol, seed, start, min(start + size, count))
+                    shards.append(_with_key(recipe, shard, digest, fingerprints.get(model)))
     return shards
 
 
 def most_tokens(recipe: JobRecipe, shard: Shard) -> int:
     """New tokens that a shard samples at most."""
+    if recipe.protocols[shard.protocol].is_curve:
+        return 0  # a search reads tokens and samples none
     return count_samples(recipe, shard) * recipe.sampling.max_tokens
 
 
 def count_samples(recipe: JobRecipe, shard: Shard) -> int:
     """Samples that a shard means."""
     return (shard.stop - shard.start) * recipe.protocols[shard.protocol].samples
+
+
+def _states(spec: ProtocolSpec) -> str:
+    """A hash of the file that a curve's states come from, if any; its settings are in the key as they are.
+
+    Raises:
+        UserError: It can not be read.
+    """
+    states = (spec.curve or CurveSettings()).states
+    path = states.path or states.pairs
+    if path is None:
+        return ""
+    with disk_errors_as_user_errors(f"read {path}"):
+        return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 def _with_key(recipe: JobRecipe, shard: Shard, problems: str, weights: Any) -> Shard:

@@ -104,7 +104,7 @@ class RayPool:
 def _import_ray() -> Any:
     if importlib.util.find_spec("ray") is None:
         raise UserError(
-            "engine ray needs the package ray, which is not installed: run `pip install 'llmctl[ray]'`, "
+            "engine ray needs the package ray, which is not installed: run `pip install ray`, "
             "or take engine processes"
         )
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -146,7 +146,10 @@ def _connect(ray: Any, recipe: JobRecipe, workers: int | None, address: str | No
         raise UserError(f"the Ray cluster at {address} can not be joined ({one_line(found[0])}): {_REMEDY}")
 
 
-_REMEDY = "check the address, and `ray status` on its head node; without --address, Ray is started here"
+_REMEDY = (
+    "check the address and `ray status` on its head node (a cluster with token authentication needs "
+    "RAY_AUTH_MODE=token here too); without --address, Ray is started on this machine"
+)
 
 
 def _check_answers(address: str) -> None:

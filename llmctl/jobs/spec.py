@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field, field_validator, model_validator
 
+from llmctl.reach.curve_recipe import CurveSettings
 from llmctl.rise.recipe import SamplingSettings
 from llmctl.runs import Recipe
 
@@ -20,7 +21,9 @@ PROTOCOLS = {
     "single": "one sample a problem",
     "parallel": "n samples a problem, and a vote",
     "sequential": "R turns a problem without an oracle, as RISE is evaluated",
+    "reach_curve": "a k-epsilon curve: which outputs controls of at most k tokens force",
 }
+CURVE_TASK = "states"  # what results of a curve have under `task`: its states are no task's problems
 
 
 class ModelSpec(Recipe):
@@ -71,11 +74,15 @@ class ProtocolSpec(Recipe):
     """How a model is asked."""
 
     protocol: str
-    """single, parallel or sequential; the entry's own name where left out."""
+    """single, parallel, sequential or reach_curve; the entry's own name where left out."""
     n: int = Field(default=5, ge=1)
     """Samples a problem (parallel), or turns (sequential); single has one."""
     temperature: float | None = Field(default=None, ge=0)
     """In place of the job's; 0 is greedy."""
+    curve: CurveSettings | None = None
+    """States, targets, controls and search of a reach_curve, as in its recipes. Its seed is the job's."""
+    shards: int = Field(default=4, ge=1)
+    """Parts of a reach_curve."""
 
     @field_validator("protocol")
     @classmethod
@@ -87,10 +94,21 @@ class ProtocolSpec(Recipe):
             )
         return name
 
+    @model_validator(mode="after")
+    def _curve_belongs(self) -> ProtocolSpec:
+        if self.curve is not None and not self.is_curve:
+            raise ValueError(f"curve is given, but the protocol is {self.protocol}: drop it")
+        return self
+
+    @property
+    def is_curve(self) -> bool:
+        """Whether it asks for no task's problems."""
+        return self.protocol == "reach_curve"
+
     @property
     def samples(self) -> int:
-        """Samples a problem."""
-        return 1 if self.protocol == "single" else self.n
+        """Samples a problem; of a curve, parts count."""
+        return self.n if self.protocol in ("parallel", "sequential") else 1
 
 
 class WorkerSettings(Recipe):
@@ -114,8 +132,8 @@ class JobRecipe(Recipe):
 
     models: dict[str, ModelSpec] = Field(min_length=1)
     """By the name that results have under `model`."""
-    tasks: dict[str, TaskSpec] = Field(min_length=1)
-    """By the name that results have under `task`."""
+    tasks: dict[str, TaskSpec] = {}
+    """By the name that results have under `task`; curves need none."""
     protocols: dict[str, ProtocolSpec] = Field(min_length=1)
     """By the name that results have under `protocol`."""
     sampling: SamplingSettings = SamplingSettings()
@@ -148,6 +166,20 @@ class JobRecipe(Recipe):
                 f"seeds are {list(seeds)}, but each may come once: a repeated seed repeats its samples"
             )
         return seeds
+
+    @model_validator(mode="after")
+    def _something_is_asked(self) -> JobRecipe:
+        if not self.tasks and not all(spec.is_curve for spec in self.protocols.values()):
+            raise ValueError("tasks are missing, and only a reach_curve needs none: e.g. tasks: [sort]")
+        if CURVE_TASK in self.tasks and any(spec.is_curve for spec in self.protocols.values()):
+            raise ValueError(f"a task is named {CURVE_TASK}, as are the states of a reach_curve: rename it")
+        return self
+
+    def asked(self) -> list[tuple[str, str]]:
+        """Task and protocol of everything that each model is asked, in the order of the results."""
+        sampled = [name for name, spec in self.protocols.items() if not spec.is_curve]
+        curves = [(CURVE_TASK, name) for name, spec in self.protocols.items() if spec.is_curve]
+        return [(task, protocol) for task in self.tasks for protocol in sampled] + curves
 
     def problem_limit(self, task: str) -> int | None:
         """Problems of a task at most: the smaller of its own limit and the job's."""

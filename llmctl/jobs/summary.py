@@ -9,8 +9,10 @@ from typing import Any
 
 from llmctl.errors import UserError
 from llmctl.jobs.cells import Cell, Key, read_cells
+from llmctl.jobs.curve import epsilons
 from llmctl.jobs.figures import compare, holm, primary_figure, protocol_figures
 from llmctl.jobs.spec import JobRecipe
+from llmctl.reach.curve_recipe import CurveSettings
 
 BOOTSTRAP_SEED = 0
 
@@ -42,15 +44,14 @@ def summarize_results(
     groups = {
         (model, task, protocol): _seeds(cells, recipe, (model, task, protocol))
         for model in models
-        for task in recipe.tasks
-        for protocol in recipe.protocols
+        for task, protocol in recipe.asked()
     }
     return {
         "models": {name: _model(recipe, name, costs or {}) for name in models},
         "failed": dict(failed or {}),
         "seeds": list(recipe.seeds),
         "bootstrap_seed": BOOTSTRAP_SEED,
-        "figures": [_figures(recipe, key, found) for key, found in groups.items()],
+        "figures": [_figures(recipe, key, found, path) for key, found in groups.items()],
         "comparisons": _comparisons(recipe, models, groups),
         "equal_compute": _equal_compute(recipe, models, groups),
     }
@@ -81,10 +82,15 @@ def _model(recipe: JobRecipe, name: str, costs: Mapping[str, Mapping[str, float]
     }
 
 
-def _figures(recipe: JobRecipe, group: tuple[str, str, str], cells: Sequence[Cell]) -> dict[str, Any]:
+def _figures(
+    recipe: JobRecipe, group: tuple[str, str, str], cells: Sequence[Cell], path: Path
+) -> dict[str, Any]:
     model, task, protocol = group
     spec = recipe.protocols[protocol]
     adapter = recipe.models[model].adapter
+    figures = protocol_figures(spec.protocol, spec.n, cells, BOOTSTRAP_SEED)
+    if spec.is_curve:
+        figures |= epsilons(path, model, protocol, (spec.curve or CurveSettings()).ks)
     entry: dict[str, Any] = {
         "model": model,
         "adapter": None if adapter is None else str(adapter),
@@ -95,11 +101,8 @@ def _figures(recipe: JobRecipe, group: tuple[str, str, str], cells: Sequence[Cel
         "problems": cells[0].count,
         "samples": int(sum(cell.values["samples"].sum() for cell in cells)),
         "errors": sum(cell.errors for cell in cells),
-        "unreadable": sum(cell.unreadable for cell in cells),
-        "figures": {
-            name: figure.to_dict()
-            for name, figure in protocol_figures(spec.protocol, spec.n, cells, BOOTSTRAP_SEED).items()
-        },
+        "unreadable": 0 if spec.is_curve else sum(cell.unreadable for cell in cells),
+        "figures": {name: figure.to_dict() for name, figure in figures.items()},
     }
     if spec.protocol == "sequential":
         entry["flows"] = {name: sum(cell.flows[name] for cell in cells) for name in cells[0].flows}
@@ -108,16 +111,13 @@ def _figures(recipe: JobRecipe, group: tuple[str, str, str], cells: Sequence[Cel
 
 def _comparisons(recipe: JobRecipe, models: Sequence[str], groups: Groups) -> list[dict[str, Any]]:
     entries = []
-    for task in recipe.tasks:
-        for protocol, spec in recipe.protocols.items():
-            figure, values = primary_figure(spec.protocol, spec.n)
-            for first, second in combinations(models, 2):
-                a, b = (groups[(model, task, protocol)] for model in (first, second))
-                found = compare_cells(a, b, values)
-                entries.append(
-                    {"task": task, "protocol": protocol, "figure": figure, "first": first, "second": second}
-                    | found
-                )
+    for task, protocol in recipe.asked():
+        spec = recipe.protocols[protocol]
+        figure, values = primary_figure(spec.protocol, spec.n)
+        for first, second in combinations(models, 2):
+            a, b = (groups[(model, task, protocol)] for model in (first, second))
+            about = {"task": task, "protocol": protocol, "figure": figure, "first": first, "second": second}
+            entries.append(about | compare_cells(a, b, values))
     for entry, adjusted in zip(entries, holm([e["p_value"] for e in entries]), strict=True):
         entry["p_holm"] = adjusted
     return entries

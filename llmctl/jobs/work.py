@@ -64,6 +64,8 @@ class Worker:
 
     def compute(self, shard: Shard) -> Outcome:
         """Sample, check and encode a shard; a failure of its model comes back in words."""
+        if self.recipe.protocols[shard.protocol].is_curve:
+            return self._search(shard)
         try:
             sampler = self._sampler_for(shard.model)
         except Exception as error:  # whatever a model's files or an engine's start may raise
@@ -75,10 +77,28 @@ class Worker:
         except LlmctlError as error:
             return Failed(shard, f"{shard}: {one_line(error)}")
         seconds, used = time.perf_counter() - start, sampler.usage.since(before)
-        adapter = self.recipe.models[shard.model].adapter
-        data = encode_part(shard, None if adapter is None else str(adapter), rows)
+        data = encode_part(shard, self._adapter(shard.model), rows)
         tokens = sum(row[5] for row in rows)
         return Done(shard, data, len(rows), tokens, used.prompt_tokens, seconds, sampler.info.engine)
+
+    def _search(self, shard: Shard) -> Outcome:
+        """A part of a curve; it loads the model for itself, so the sampler's is let go first."""
+        from llmctl.jobs.curve import search_part
+
+        self.close()
+        start = time.perf_counter()
+        try:
+            with quiet_libraries():
+                rows = search_part(self.recipe, shard)
+        except (LlmctlError, OSError, ImportError) as error:
+            return Failed(shard, f"{shard}: {one_line(error)}")
+        data = encode_part(shard, self._adapter(shard.model), rows)
+        read = sum(row[5] for row in rows)
+        return Done(shard, data, len(rows), 0, read, time.perf_counter() - start, "search")
+
+    def _adapter(self, model: str) -> str | None:
+        adapter = self.recipe.models[model].adapter
+        return None if adapter is None else str(adapter)
 
     def close(self) -> None:
         """Free the sampler's memory."""
@@ -89,7 +109,7 @@ class Worker:
 
     def _sampler_for(self, name: str) -> Sampler:
         spec = self.recipe.models[name]
-        adapter = None if spec.adapter is None else str(spec.adapter)
+        adapter = self._adapter(name)
         if self._sampler is None or self._sampler[0] != spec.base:
             self.close()
             if spec.engine != "server":  # which has no library that talks

@@ -108,6 +108,32 @@ def check_prompts(
         check_length(number, len(ids), max_tokens, context_length, what="prompt")
 
 
+def check_continuations(
+    prompts: Sequence[Sequence[int]],
+    continuations: Sequence[Sequence[int]],
+    vocabulary: int,
+    context_length: int | None,
+    new: int = 0,
+) -> None:
+    """Refuse pairs that can not be scored.
+
+    Args:
+        prompts: Token ids.
+        continuations: Token ids, as many lists.
+        vocabulary: Its size.
+        context_length: In tokens.
+        new: Tokens that the engine needs beyond the two.
+
+    Raises:
+        UserError: One is empty, outside the vocabulary, or the two do not fit into the context.
+    """
+    for number, (prompt, wanted) in enumerate(zip(prompts, continuations, strict=True)):
+        check_prompts([prompt], 0, vocabulary, None)
+        check_prompts([wanted], 0, vocabulary, None)
+        # the last token is scored, not read: it needs no place
+        check_length(number, len(prompt), len(wanted) - 1 + new, context_length, what="prompt")
+
+
 def check_length(
     number: int,
     prompt_tokens: int,

@@ -24,6 +24,7 @@ from llmctl.models.loading import Loaded, attach_adapter, load
 from llmctl.sampling.batches import MIN_SHARED, Group, Row, by_length, by_prefix, find_groups
 from llmctl.sampling.common import (
     Closing,
+    check_continuations,
     check_conversations,
     check_length,
     check_prompts,
@@ -162,13 +163,12 @@ class TransformersSampler(Closing):
         """See `ScoringSampler.continuation_logprobs`."""
         self._check_open()
         vocabulary = self._model.get_input_embeddings().weight.shape[0]
-        rows, lengths = [], []
-        for number, (prompt, wanted) in enumerate(zip(prompts, continuations, strict=True)):
-            check_prompts([prompt, wanted], 0, vocabulary, None)
-            # the last token is scored, not read: it needs no place
-            check_length(number, len(prompt), len(wanted) - 1, self.context_length, what="prompt")
-            rows.append(Row(number, (*prompt, *wanted)))
-            lengths.append(len(wanted))
+        check_continuations(prompts, continuations, vocabulary, self.context_length)
+        lengths = [len(wanted) for wanted in continuations]
+        rows = [
+            Row(number, (*prompt, *wanted))
+            for number, (prompt, wanted) in enumerate(zip(prompts, continuations, strict=True))
+        ]
         found: list[tuple[list[float], bool]] = [([], True) for _ in rows]
         with torch.inference_mode(), self._adapter_state():
             for batch in self._batches(rows, Settings(max_tokens=1)):

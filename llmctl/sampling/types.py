@@ -158,7 +158,6 @@ class ScoringSampler(Sampler, Protocol):
     """An engine that also tells how likely given token ids are."""
 
     tokenizer: Any
-    context_length: int | None
 
     def continuation_logprobs(
         self, prompts: Sequence[Sequence[int]], continuations: Sequence[Sequence[int]]

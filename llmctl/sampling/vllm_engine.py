@@ -19,6 +19,7 @@ from llmctl.models.picture_parts import split_pictures
 from llmctl.models.registry import resolve
 from llmctl.sampling.common import (
     Closing,
+    check_continuations,
     check_conversations,
     check_length,
     check_prompts,
@@ -218,6 +219,25 @@ class _Verbs(Closing):
                 raise EngineError(f"vLLM ended the continuation of prompt {number} with {reason!r}")
         self.usage.completion_tokens += len(prompts) * max_tokens
         return [list(output.outputs[0].token_ids) for output in outputs]
+
+    def continuation_logprobs(
+        self, prompts: Sequence[Sequence[int]], continuations: Sequence[Sequence[int]]
+    ) -> list[tuple[list[float], bool]]:
+        """See `ScoringSampler.continuation_logprobs`; vLLM needs room for two tokens more."""
+        from vllm import SamplingParams
+
+        limit = self.info.context_length
+        check_continuations(prompts, continuations, self._engine.vocabulary, limit, new=2)
+        params = SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=0)
+        pairs = list(zip(prompts, continuations, strict=True))
+        inputs = [{"prompt_token_ids": [*prompt, *wanted]} for prompt, wanted in pairs]
+        outputs = self._run(inputs, [params] * len(inputs))
+        found = []
+        for (prompt, wanted), output in zip(pairs, outputs, strict=True):
+            places = output.prompt_logprobs[len(prompt) :]
+            entries = [place[token] for place, token in zip(places, wanted, strict=True)]
+            found.append(([float(e.logprob) for e in entries], all(e.rank == 1 for e in entries)))
+        return found
 
     def _prompts(self, conversations: Sequence[Conversation], max_tokens: int) -> list[dict[str, Any]]:
         check_conversations(conversations)

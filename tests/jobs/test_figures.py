@@ -11,6 +11,7 @@ from llmctl.jobs.results import encode_part, read_groups, write_results
 from llmctl.jobs.show import all_tables
 from llmctl.jobs.summary import summarize_results
 from llmctl.rise import metrics
+from llmctl.runs import wilson
 
 from .helpers import job, rows, start
 
@@ -94,6 +95,13 @@ def test_samples_of_a_problem_are_no_independent_trials(tmp_path):
         assert (figure["value"], figure["n"], figure["clusters"]) == (0.5, 160, 20)
         widths.append(figure["high"] - figure["low"])
     assert widths[0] > 2 * widths[1]
+
+
+def test_one_sample_a_problem_has_wilsons_interval(tmp_path):
+    problems = [[("x", number < 3)] for number in range(20)]
+    recipe = job(protocols=["single"])
+    summary = summarize_results(write(tmp_path / "r.parquet", problems, protocol="single"), recipe)
+    assert summary["figures"][0]["figures"]["m1_t1"] == wilson(3, 20).to_dict()
 
 
 def test_mcnemar_on_a_table_of_four():

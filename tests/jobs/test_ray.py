@@ -82,27 +82,22 @@ def test_a_worker_killed_in_the_middle_changes_nothing(content, unbroken, tmp_pa
     check_equal(tmp_path / "job", unbroken)
 
 
-def test_a_job_killed_with_sigkill_goes_on_from_its_shards(content, unbroken, tmp_path):
+def command_for(content, tmp_path, *options):
+    """The command that runs the job on Ray, and its folder."""
     path, folder = tmp_path / "job.yaml", tmp_path / "job"
-    recipe = job(**content)
-    path.write_text(yaml.safe_dump(recipe_content(recipe), sort_keys=False))
-    command = [
-        sys.executable,
-        "-m",
-        "llmctl",
-        "eval",
-        "run",
-        str(path),
-        "--run",
-        str(folder),
-        "--engine",
-        "ray",
-    ]
-    command += ["--engine", "ray", "--workers", "2", "--json"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    child = subprocess.Popen(
-        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
+    path.write_text(yaml.safe_dump(recipe_content(job(**content)), sort_keys=False))
+    command = [sys.executable, "-m", "llmctl", "eval", "run", str(path), "--run", str(folder)]
+    return [*command, "--engine", "ray", "--workers", "2", "--json", *options], folder
+
+
+def environment(**more):
+    return os.environ | {"PYTHONPATH": str(ROOT)} | more
+
+
+def test_a_job_killed_with_sigkill_goes_on_from_its_shards(content, unbroken, tmp_path):
+    command, folder = command_for(content, tmp_path)
+    nowhere = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    child = subprocess.Popen(command, env=environment(), start_new_session=True, **nowhere)
     try:
         wait_for_shards(folder, 4)
     finally:
@@ -111,7 +106,7 @@ def test_a_job_killed_with_sigkill_goes_on_from_its_shards(content, unbroken, tm
     before = (folder / "journal" / "shards.jsonl").read_bytes()
     whole = before[: before.rfind(b"\n") + 1]
     assert 4 <= whole.count(b"\n") < 36
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (folder / "journal" / "shards.jsonl").read_bytes().startswith(whole)
     check_equal(folder, unbroken)
@@ -133,3 +128,27 @@ def test_what_answers_but_is_no_cluster_is_refused_in_time(content, tmp_path, mo
         address = f"127.0.0.1:{server.getsockname()[1]}"
         with pytest.raises(UserError, match=f"the Ray cluster at {address} (could|can) not be joined"):
             start(tmp_path / "job", job(**content), Engine("ray", 1, address), open_model=open_sampler)
+
+
+HEAD = """
+import ray, sys
+head = ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+print(head.address_info["gcs_address"], flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_cluster_is_joined_by_its_address_and_left_running(content, unbroken, tmp_path):
+    plain = environment(RAY_USAGE_STATS_ENABLED="0", RAY_AUTH_MODE="disabled")
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    head = subprocess.Popen([sys.executable, "-c", HEAD], env=plain, text=True, **pipes)
+    try:
+        address = head.stdout.readline().strip()
+        command, folder = command_for(content, tmp_path, "--address", address)
+        done = subprocess.run(command, env=plain, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert head.poll() is None
+    finally:
+        head.stdin.close()
+        head.wait(timeout=30)
+    check_equal(folder, unbroken)

@@ -9,7 +9,7 @@ import torch
 
 from llmctl.errors import EngineError, UserError
 from llmctl.models.tiny import make_tiny_model
-from llmctl.sampling import Completion, Sampler, Settings, TokenSampler
+from llmctl.sampling import Completion, Sampler, ScoringSampler, Settings, TokenSampler
 
 CONTEXT = 256
 STOP_ID = 2  # <|im_end|> of the tiny tokenizer
@@ -264,6 +264,22 @@ class SamplerContract:
         if self.takes_token_ids:
             with pytest.raises(UserError, match=message):
                 sampler.continue_ids([[5], prompt], 4)
+
+    def test_scores_of_given_tokens_are_the_models(self, sampler, reference):
+        if not isinstance(sampler, ScoringSampler):
+            return
+        prompts, wanted = [[40], [7, 8, 9, 10], [11, 12]], [[20, 21, 22], [23], [24, 25]]
+        greedy = reference.continuation([5, 6], 3)
+        found = sampler.continuation_logprobs([*prompts, [5, 6]], [*wanted, greedy])
+        for prompt, ids, (logprobs, is_greedy) in zip(prompts, wanted, found, strict=False):
+            rows = reference.logprobs([*prompt, *ids])[len(prompt) - 1 : -1]
+            assert logprobs == pytest.approx(rows[range(len(ids)), ids].tolist(), abs=1e-3)
+            assert is_greedy == (rows.argmax(-1).tolist() == ids)
+        assert found[-1][1]
+        with pytest.raises(UserError, match="prompt 0 is empty"):
+            sampler.continuation_logprobs([[]], [[5]])
+        with pytest.raises(UserError, match=f"the context is {CONTEXT}"):
+            sampler.continuation_logprobs([[5] * CONTEXT], [[5, 6]])
 
     def test_usage_counts_calls_and_tokens(self, sampler, reference):
         before = sampler.usage.snapshot()
