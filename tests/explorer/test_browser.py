@@ -166,7 +166,26 @@ def test_a_live_set_grows_on_the_page(make_tab):
     page.locator("#explore").click()
     page.wait_for_selector("#reached tbody tr", timeout=30_000)
     expect(page.locator("#set-state")).to_have_text("done", timeout=60_000)
-    assert page.locator("#reached tbody tr").count() >= 1
+    rows = page.locator("#reached tbody tr").count()
+    assert rows >= 1
+    page.reload()
+    expect(page.locator("#set-state")).to_have_text("explored earlier")
+    assert page.locator("#reached tbody tr").count() == rows
+
+
+def test_what_is_saved_and_shown_can_not_run_or_disguise_itself(make_tab):
+    tab = make_tab()
+    page = tab.open("#/curve")
+    found = page.evaluate(
+        """async () => {
+            const { toCsv } = await import("/static/save.js");
+            const { visible } = await import("/static/dom.js");
+            return [toCsv(["a", "b"], [["=1+1", 'say "hi"'], [" x", -2], [null, "two\\nlines"]]),
+                    visible("a\\u202eb\\u00a0c\\u0000 d")];
+        }"""
+    )
+    assert found[0] == 'a,b\r\n\'=1+1,"say ""hi"""\r\n" x",-2\r\n,"two\nlines"\r\n'
+    assert found[1] == "a\\u202eb\\u00a0c\\u0000 d"
 
 
 def test_a_curve_shows_the_pairs_behind_a_point_by_mouse_and_by_keys(make_tab):

@@ -1,6 +1,6 @@
 // The reachable set: every token that some short control forces, as it is found, or as a run left it.
 
-import { get, session } from "./api.js";
+import { get, post, session } from "./api.js";
 import { chart, colour, span } from "./chart.js";
 import { count, duration, field, h, notice, number, opens, s, select, show, textOf, token, tokens } from "./dom.js";
 import { linkTo, packIds, writeLink } from "./link.js";
@@ -90,6 +90,23 @@ class SetPage {
     this.reset();
     if (this.run) await this.openRun(this.run);
     this.draw();
+    if (!this.run && link.s) await this.recall();
+  }
+
+  order() {
+    const { k, controls, sample, forwards, seed } = this.values;
+    return { ...stateOrder(this.values), k, controls, sample, forwards, seed };
+  }
+
+  /** What the server still knows of this very set. */
+  async recall() {
+    const found = await post("/api/explored", this.order());
+    if (!found.reached.length || this.rows.size) return;
+    for (const entry of found.reached) this.rows.set(entry.token.id, entry);
+    [this.growth, this.end] = [found.growth, found.end];
+    this.state = found.end ? "explored earlier" : "explored in part, earlier";
+    this.drawButtons();
+    this.drawFound();
   }
 
   async openRun(run) {
@@ -110,7 +127,7 @@ class SetPage {
   draw() {
     const { limits } = this.known;
     const kept = () => this.keepLink();
-    const changed = () => { this.stop(); this.run = ""; this.reset(); this.drawFound(); this.keepLink(); };
+    const changed = () => { this.stop(); this.run = ""; this.reset(); this.state = "idle"; this.drawButtons(); this.drawFound(); this.keepLink(); };
     show(this.parts.form,
       this.saved.length > 0 && field("Open a finished set", select([["", "explore here"], ...this.saved.map((run) => [run.name, run.name])], this.run, async (event) => {
         const { value } = event.target;
@@ -156,10 +173,9 @@ class SetPage {
     this.state = "starting";
     this.drawButtons();
     this.drawFound();
-    const { k, controls, sample, forwards, seed } = this.values;
     try {
       this.job = session.name("set");
-      await session.start("set", this.job, { ...stateOrder(this.values), k, controls, sample, forwards, seed });
+      await session.start("set", this.job, this.order());
     } catch (error) {
       this.state = "failed";
       notice(error.message);
