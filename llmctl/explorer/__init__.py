@@ -2,9 +2,9 @@
 
 Why it is no Gradio page: opened in turns on two busy CPU cores (`eval/bench/explorer.py`), this page could
 be used after 0.55 s and a small page of Gradio 6.31 after 1.46 s, so speed alone would allow either. But
-Gradio's plots know no click on a point, what a closed tab leaves behind is not the page's to stop, its scripts
-and styles need an open Content-Security-Policy, and it brings 367 MB of packages. Starlette and uvicorn with
-plain JavaScript modules need no build step and answer to every one of these.
+Gradio's plots know no click on a point, what a closed tab leaves behind is not the page's to stop, its
+scripts and styles need an open Content-Security-Policy, and it brings 367 MB of packages. Starlette and
+uvicorn with plain JavaScript modules need no build step and answer to every one of these.
 
 The arrows inside: `app` (routes) -> `sessions` (a tab's socket and its jobs) -> `search`, `reach_set` and
 `converse` (the jobs), `questions` (what is answered at once) -> `models`, `library` (what may be opened) ->

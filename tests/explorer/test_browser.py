@@ -249,6 +249,8 @@ def test_an_episode_is_a_conversation_and_a_model_answers_live(make_tab):
     assert page.locator("#episode .say.model").count() == 3
     page.locator(".strip button").last.click()
     expect(page.locator(".strip button[aria-pressed=true]")).to_have_count(1)
+    page.locator("#try").click()
+    assert page.locator("#own-problem").input_value() == page.locator("#episode .say.user").first.inner_text()
     page.locator("#own-problem").fill("Name the capital of France. <b>One</b> word.")
     page.get_by_label("Tokens a reply").fill("8")
     page.get_by_label("Turns").fill("2")

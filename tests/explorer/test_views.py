@@ -160,6 +160,7 @@ def test_a_rise_run_has_its_episodes_and_flows(client):
         assert turn["accuracy"]["value"] == pytest.approx(right / 4)
     problem = stage["episodes"][0]["problem"]
     episode = client.get("/api/episode", params={"run": "rise", "stage": 0, "problem": problem}).json()
+    assert "sort" in episode["system"].lower()
     assert len(episode["turns"]) == 3 and episode["retry"] == "That is not correct."
     for number in problem.removeprefix("sort:").split("-"):
         assert number in episode["prompt"]

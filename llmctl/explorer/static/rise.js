@@ -140,10 +140,22 @@ class RisePage {
     if (!this.episode) return show(this.parts.talk, h("h2", {}, "Episode"), h("p", { class: "empty" }, "Choose a run and an episode."));
     const { prompt, gold, turns, problem, retry } = this.episode;
     const asked = prompt ?? `Problem ${problem}. Its text is not kept in the run, and its file lies outside the runs folder.`;
-    show(this.parts.talk, h("div", { class: "head" }, h("h2", {}, `Episode ${problem}`), h("span", { class: "note" }, "reference answer ", h("b", {}, visible(String(gold ?? "–"))))),
+    show(this.parts.talk, h("div", { class: "head" }, h("h2", {}, `Episode ${problem}`), h("span", { class: "note" }, "reference answer ", h("b", {}, visible(String(gold ?? "–"))), prompt !== null && " · ", prompt !== null && h("button", { class: "link", type: "button", id: "try", onclick: () => this.tryIt() }, "try it live"))),
       h("div", { class: "talk", id: "episode" }, turns.flatMap((turn, place) => [
         place === 0 ? h("div", { class: "say user" }, asked) : h("div", { class: "say user" }, `${retry} `, h("small", {}, "and the problem once more")),
         answer(turn.text, turn.is_correct, `turn ${place + 1}, ${turn.is_correct ? "right" : "wrong"}${turn.answer === null || turn.answer === undefined ? ", no answer read" : `, answer ${turn.answer}`}, ${count(turn.tokens)} tokens${turn.is_repeat ? ", says the same again" : ""}${turn.error ? `, engine error: ${turn.error}` : ""}`)])));
+  }
+
+  /** The episode's problem, in the box below, with what this run has trained where it is on offer. */
+  tryIt() {
+    const { prompt, gold, system } = this.episode;
+    const trained = this.known.adapters.find((offer) => offer.name === `runs:${this.run}/models/${this.stage}`);
+    const model = this.known.models.find((offer) => [`runs:${this.run}/models/${this.stage}`, this.found.model].includes(offer.name));
+    Object.assign(this.live, { problem: prompt, answer: String(gold ?? ""), system, adapter: trained?.name ?? "", ...(model ? { model: model.name } : {}) });
+    this.drawLive();
+    this.keepLink();
+    this.parts.live.scrollIntoView({ block: "nearest" });
+    document.getElementById("ask").focus();
   }
 
   drawLive() {
