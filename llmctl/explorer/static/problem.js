@@ -40,6 +40,9 @@ export function problemForm(known, values, changed) {
     h("div", { class: "row" }, field("The control goes", select(POSITIONS, values.position ?? "before", (event) => { values.position = event.target.value; changed(); }))));
 }
 
+/** A choice of a link, where it is one of the pairs of a select; else nothing, and the default stands. */
+export const choice = (pairs, value) => (pairs.some(([name]) => name === value) ? value : undefined);
+
 /** What an order names of a problem. */
 export const stateOrder = (values) => ({ ...modelOrder(values), state: values.state ?? "", position: values.position || "before" });
 export const modelOrder = (values) => ({ model: values.model, adapter: values.adapter || null });
@@ -47,7 +50,8 @@ export const modelOrder = (values) => ({ model: values.model, adapter: values.ad
 /** A number field that keeps to its limits. */
 export function numberField(label, values, name, { min, max, step = 1, changed = () => {} }) {
   return field(label, h("input", { type: "number", min, max, step, value: values[name], onchange: (event) => {
-    const value = Number(event.target.value);
+    const typed = Number(event.target.value);
+    const value = step === 1 ? Math.round(typed) : typed;
     values[name] = Math.min(max, Math.max(min, Number.isFinite(value) ? value : min));
     event.target.value = values[name];
     changed();

@@ -62,7 +62,7 @@ class RisePage {
     this.runs = (await get("/api/runs")).runs.filter((run) => run.kind === "rise");
     for (const [key, name] of [["lp", "problem"], ["la", "answer"], ["ls", "system"], ["m", "model"], ["a", "adapter"]]) if (link[key]) this.live[name] = link[key];
     for (const [key, name, least, most] of [["lt", "turns", 1, this.known.limits.turns], ["ln", "new_tokens", 1, this.known.limits.new_tokens], ["lx", "temperature", 0, 5], ["seed", "seed", 0, 2 ** 31]]) {
-      if (link[key] !== undefined && Number.isFinite(Number(link[key]))) this.live[name] = Math.min(most, Math.max(least, Number(link[key])));
+      if (link[key] !== undefined && Number.isFinite(Number(link[key]))) this.live[name] = Math.min(most, Math.max(least, name === "temperature" ? Number(link[key]) : Math.round(Number(link[key]))));
     }
     this.drawn = true;
     this.drawLive();

@@ -4,9 +4,10 @@ import { get, post, session } from "./api.js";
 import { chart, colour, span } from "./chart.js";
 import { count, duration, field, h, notice, number, opens, s, select, show, textOf, token, tokens } from "./dom.js";
 import { linkTo, packIds, writeLink } from "./link.js";
-import { about, numberField, problemForm, stateOrder } from "./problem.js";
+import { about, choice, numberField, POSITIONS, problemForm, stateOrder } from "./problem.js";
 import { saveCsv, saveJson, savePng, saves } from "./save.js";
 
+const CONTROLS = [["any", "any tokens"], ["printable", "printable tokens"]];
 const START = { state: "The old lighthouse keeper", position: "before", k: 2, controls: "any", sample: 2048, forwards: 1024, seed: 0 };
 const COLUMNS = [["Token", (row) => row.token.text], ["k", (row) => row.control.length], ["Witness", (row) => textOf(row.control)],
   ["Rank without", (row) => row.base_rank], ["Loss without", (row) => row.base_loss]];
@@ -77,9 +78,9 @@ class SetPage {
     if (this.drawn && (!Object.keys(link).length || linkTo("set", link) === linkTo("set", this.linkValues()))) return this.keepLink();
     this.saved ??= (await get("/api/runs")).runs.filter((run) => run.kind === "reach-set" && run.is_done);
     this.stop();
-    const wanted = { ...START, ...Object.fromEntries(Object.entries({ model: link.m, adapter: link.a, state: link.s, position: link.p, controls: link.c }).filter(([, value]) => value)) };
+    const wanted = { ...START, ...Object.fromEntries(Object.entries({ model: link.m, adapter: link.a, state: link.s, position: choice(POSITIONS, link.p), controls: choice(CONTROLS, link.c) }).filter(([, value]) => value)) };
     for (const [key, name, least, most] of [["k", "k", 1, this.known.limits.k], ["n", "sample", 0, 10 ** 7], ["f", "forwards", 0, this.known.limits.budget], ["seed", "seed", 0, 2 ** 31]]) {
-      if (link[key] !== undefined && Number.isFinite(Number(link[key]))) wanted[name] = Math.min(most, Math.max(least, Number(link[key])));
+      if (link[key] !== undefined && Number.isFinite(Number(link[key]))) wanted[name] = Math.min(most, Math.max(least, Math.round(Number(link[key]))));
     }
     this.values = wanted;
     this.filter = link.q ?? "";
@@ -145,7 +146,8 @@ class SetPage {
         numberField("Tokens, k", this.values, "k", { min: 1, max: limits.k, changed: kept }),
         numberField("Of tokens (0: all)", this.values, "sample", { min: 0, max: 10 ** 7, changed: kept }),
         numberField("Controls beyond k = 1", this.values, "forwards", { min: 0, max: limits.budget, changed: kept }),
-        numberField("Seed", this.values, "seed", { min: 0, max: 2 ** 31, changed: kept })),
+        numberField("Seed", this.values, "seed", { min: 0, max: 2 ** 31, changed: kept }),
+        field("Controls of", select(CONTROLS, this.values.controls, (event) => { this.values.controls = event.target.value; kept(); }))),
       this.buttons, this.progress);
     show(this.parts.table, h("div", { class: "head" }, h("h2", {}, "Reached tokens"),
       h("div", { class: "row center" },
