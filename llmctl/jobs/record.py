@@ -18,7 +18,7 @@ from llmctl.runs.files import make_folder, write_bytes
 
 SHARDS = "shards"  # the journal
 PARTS = "parts"  # the folder
-_WAITING = 4  # finished shards in memory at most; beyond them, sampling waits for the disk
+_WAITING = 16  # finished shards in memory at most; beyond them, sampling waits for the disk
 
 
 class Recorder:

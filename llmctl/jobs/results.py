@@ -65,9 +65,10 @@ def encode_part(shard: Shard, adapter: str | None, rows: Sequence[Row]) -> bytes
     fixed = (shard.model, adapter, shard.task, shard.protocol, shard.seed)
     columns = [[value] * len(rows) for value in fixed] + [list(column) for column in zip(*rows, strict=True)]
     schema = result_schema()
-    arrays = [pa.array(_utf8(values), field.type) for values, field in zip(columns, schema, strict=True)]
+    arrays = [_array(values, field.type) for values, field in zip(columns, schema, strict=True)]
     sink = io.BytesIO()
-    with parquet.ParquetWriter(sink, schema, compression="zstd") as writer:
+    # snappy, for speed: a part is read once, and merging packs it tighter
+    with parquet.ParquetWriter(sink, schema, compression="snappy") as writer:
         writer.write_table(pa.table(arrays, schema=schema))
     return sink.getvalue()
 
@@ -233,6 +234,12 @@ def _read_part(part: Part) -> Any:
     return table
 
 
-def _utf8(values: Sequence[Any]) -> list[Any]:
+def _array(values: Sequence[Any], kind: Any) -> Any:
     """Lone surrogates, which models can emit and Parquet can not hold, become question marks."""
-    return [v.encode(errors="replace").decode() if isinstance(v, str) else v for v in values]
+    import pyarrow as pa
+
+    try:
+        return pa.array(values, kind)
+    except UnicodeEncodeError:
+        clean = [v.encode(errors="replace").decode() if isinstance(v, str) else v for v in values]
+        return pa.array(clean, kind)

@@ -4,6 +4,7 @@ parts/<key>.parquet     one a finished shard
 journal/shards.jsonl    one line a finished shard: what it is, its digest, tokens, seconds
 results.parquet         all samples, in the order of the plan
 summary.json            figures of each model x task x protocol, and paired tests between models
+report.md, report.html  the same in tables
 """
 
 from __future__ import annotations
@@ -118,8 +119,8 @@ def run_job(
     """
     counts = check_job(recipe)
     weights, failed = _weights(recipe)
-    run.pin(**{f"problems of {task}": digest for task, (_, digest) in counts.items()})
-    run.pin(**{f"weights of {model}": found for model, found in weights.items()})
+    problems = {f"problems of {task}": digest for task, (_, digest) in counts.items()}
+    run.pin(**problems, **{f"weights of {model}": found for model, found in weights.items()})
     plan = plan_shards(recipe, counts, weights)
     journal = run.journal(SHARDS)
     todo = [shard for shard in plan if shard.key not in journal and shard.model not in failed]
@@ -226,6 +227,7 @@ def _compute(
 
 def _finish(run: Run, recipe: JobRecipe, plan: Sequence[Shard], result: JobResult) -> None:
     """Merge and sum up the models that did not fail."""
+    from llmctl.jobs.report import write_job_report
     from llmctl.jobs.summary import summarize_results
 
     whole = [shard for shard in plan if shard.model not in result.failed]
@@ -235,6 +237,7 @@ def _finish(run: Run, recipe: JobRecipe, plan: Sequence[Shard], result: JobResul
     keep_rates(recipe, lines)
     result.summary = summarize_results(path, recipe, _costs(lines), result.failed)
     run.write_json(SUMMARY, result.summary)
+    write_job_report(run, recipe, result.summary)
 
 
 def _costs(lines: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:

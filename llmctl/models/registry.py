@@ -20,9 +20,13 @@ _HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")  # so ./x and ../x are folders
 # What a model needs and nothing else: no pickled weights, no GGUF, no code.
 HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "tokenizer.model", "*.txt", "*.jinja"]
 
-DEMO_MODEL = "msr-demo"
-"""A vision-language model that the recommender's demo makes: see `llmctl msr demo-model`."""
-_DEMO_VERSION = 1  # goes up where it is taught otherwise
+DEMO_MODEL, DEMO_WRITER = "msr-demo", "msr-demo-writer"
+"""A vision-language model and a writer of summaries that the demo of the recommender makes."""
+# Folders in the cache, and the command that fills them; a version goes up where one is taught otherwise.
+_MADE = {
+    DEMO_MODEL: ("msr-demo-1", "llmctl msr demo-model"),
+    DEMO_WRITER: ("msr-demo-writer-1", "llmctl msr demo-model"),
+}
 
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
@@ -81,8 +85,8 @@ def is_here(name: str) -> bool:
     """Whether a model can be loaded without a download."""
     if (folder := Path(name).expanduser()).is_dir():
         return (folder / "config.json").is_file()
-    if name == DEMO_MODEL:
-        return (demo_model_folder() / "config.json").is_file()
+    if name in _MADE:
+        return (made_folder(name) / "config.json").is_file()
     if name == embedded.ALIAS:
         return _info(name).is_here or embedded.find_gguf() is not None
     return _hub_folder(_ALIASES[name][1] if name in _ALIASES else name) is not None
@@ -109,10 +113,10 @@ def resolve(name: str | Path, *, with_code: bool = False) -> Path:
         return folder
     if name == embedded.ALIAS:
         return embedded.ensure(_embedded_folder())
-    if name == DEMO_MODEL:
-        if not (demo_model_folder() / "config.json").is_file():
-            raise UserError(f"{name} has not been made yet: run `llmctl msr demo-model`, which takes minutes")
-        return demo_model_folder()
+    if name in _MADE:
+        if not is_here(name):
+            raise UserError(f"{name} has not been made yet: run `{_MADE[name][1]}`, which takes minutes")
+        return made_folder(name)
     if name in _ALIASES or _HUB_NAME.fullmatch(name):
         return _fetch(_ALIASES[name][1] if name in _ALIASES else name, with_code)
     raise UserError(_unknown(name))
@@ -129,9 +133,13 @@ def pull(name: str) -> Path:
     return resolve(name)
 
 
-def demo_model_folder() -> Path:
-    """Where the demo's vision-language model is, or will be."""
-    return cache_dir() / "models" / f"{DEMO_MODEL}-{_DEMO_VERSION}"
+def made_folder(name: str) -> Path:
+    """Where a model that llmctl makes itself is, or will be.
+
+    Args:
+        name: `DEMO_MODEL` or `DEMO_WRITER`.
+    """
+    return cache_dir() / "models" / _MADE[name][0]
 
 
 def _embedded_folder() -> Path:
@@ -200,7 +208,7 @@ def _unknown(name: str) -> str:
 
 
 def _names() -> Iterator[str]:
-    yield DEMO_MODEL
+    yield from _MADE
     for alias, (_, hub_name) in _ALIASES.items():
         yield alias
         yield hub_name

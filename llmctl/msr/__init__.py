@@ -1,7 +1,18 @@
 """MLLM-MSR: multimodal sequential recommendation.
 
 Ye et al., "Harnessing Multimodal Large Language Models for Multimodal Sequential Recommendation"
-(arXiv 2408.09698). This package holds its data, frozen candidate lists, metrics and baselines.
+(arXiv 2408.09698).
+
+    from llmctl.msr import MsrRecipe, run_msr
+    from llmctl.runs import Run, load_recipe
+
+    recipe = load_recipe(MsrRecipe, "msr/demo")
+    with Run.open("runs/msr/demo", recipe, "msr run") as run:
+        run_msr(run, recipe)["pictures"]["auc"]
+
+A run's phases: `prepare` (data and frozen candidate lists), `items` and `users` (summaries, through the
+sampler and `summary_cache`), `recommend` (questions and training rows), `phases` (training, evaluation),
+`baselines`, `comparisons`, `report`.
 """
 
 from importlib import import_module
@@ -23,6 +34,12 @@ _WHERE = {
     "run_baselines": "baselines",
     "ModelScores": "scores",
     "record_scores": "scores",
+    "run_msr": "run",
+    "Phases": "phases",
+    "SummaryCache": "summary_cache",
+    "summarize_items": "items",
+    "summarize_users": "users",
+    "recommend_to": "recommending",
 }
 __all__ = list(_WHERE)
 

@@ -2,6 +2,7 @@
 
 journal/items.jsonl            descriptions of pictures
 journal/users-<arm>.jsonl      summaries of users, block by block; arms with the same summaries share them
+journal/finished.jsonl         which of these are whole
 data/rows-<arm>.jsonl          training rows
 models/<arm>/                  the trained adapter
 journal/eval-<model>.jsonl     P(yes) of every candidate, a chunk of users a line
@@ -38,6 +39,9 @@ from llmctl.runs.files import TEMPORARY_SUFFIX
 from llmctl.sampling import Sampler, open_sampler
 from llmctl.sampling.common import derive_seed
 from llmctl.training import TrainResult, TrainSettings
+
+FINISHED = "finished"  # the journal of phases that are done whole
+ITEMS = "items"
 
 
 class Phases:
@@ -80,7 +84,33 @@ class Phases:
         self._close_models()
         self._asker = Asker(settings.vlm, settings.sampler, self.cache)
         asker, seed = self._asker, derive_seed(self.recipe.seed, "items")
-        return summarize_items(self.run, settings, self.prepared, asker, seed, quiet=self.quiet)
+        counts = summarize_items(self.run, settings, self.prepared, asker, seed, quiet=self.quiet)
+        self._finish(ITEMS)
+        return counts
+
+    def _finish(self, phase: str) -> None:
+        """Note that a phase is done whole; one that was killed has a journal, too."""
+        book = self.run.journal(FINISHED)
+        if phase not in book:
+            book.append(phase, {})
+
+    def require_summaries(self, arm: Arm) -> None:
+        """Refuse to go on without all that an arm reads.
+
+        Raises:
+            UserError: Descriptions of items or summaries of users are missing.
+        """
+        needed = {}
+        if self.recipe.items.vlm is not None and arm.reads_descriptions:
+            needed[ITEMS] = "descriptions of items", "summarize-items"
+        if arm.users.mode != "none":
+            needed[self.recipe.summaries_of(arm)] = "summaries of users", "summarize-users"
+        for phase, (what, command) in needed.items():
+            if phase not in self.run.journal(FINISHED):
+                raise UserError(
+                    f"arm {arm.name} reads {what}, which are not all there yet: run `llmctl msr {command}` "
+                    "or `llmctl msr run` first"
+                )
 
     @cached_property
     def titles(self) -> dict[str, str]:
@@ -113,7 +143,9 @@ class Phases:
 
     def wording(self, arm: Arm) -> Wording:
         """How items are put into words for an arm."""
-        return Wording(self.titles, self.said if arm.reads_descriptions else {})
+        items = self.recipe.items
+        said = self.said if arm.reads_descriptions else {}
+        return Wording(self.titles, said, items.title_chars, items.text_chars)
 
     # Users
 
@@ -129,7 +161,9 @@ class Phases:
         tested = (history for history, _ in self.prepared.cases("test"))
         total = self.train_users(arm) + self.prepared.users("test")
         both = (history for part in (users, tested) for history in part)
-        summarize_users(self.run, self.recipe.summaries_of(arm), both, total, summarizer, quiet=self.quiet)
+        name = self.recipe.summaries_of(arm)
+        summarize_users(self.run, name, both, total, summarizer, quiet=self.quiet)
+        self._finish(name)
 
     def train_users(self, arm: Arm) -> int:
         """How many training users an arm learns from."""
@@ -209,6 +243,7 @@ class Phases:
         settings = arm.recommender.train
         if settings is None:
             return None
+        self.require_summaries(arm)
         self._close_models()
         rows, settings = self.write_rows(arm, settings)
         output = self.run.path(f"models/{arm.name}")
@@ -246,6 +281,7 @@ class Phases:
         """
         if is_recorded(self.run, model):
             return
+        self.require_summaries(arm)
         trained = self.trained(arm) if model == arm.name else None
         self._close_models()
         book, total = self.run.journal(f"eval-{model}"), self.prepared.users("test")

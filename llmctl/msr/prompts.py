@@ -28,7 +28,7 @@ RECOMMEND = (
 )
 YES, NO = "yes", "no"  # the replies that are trained on
 
-MAX_TITLE_CHARS, MAX_TEXT_CHARS = 200, 1200  # of an item in a prompt; a longer text ends in an ellipsis
+TITLE_CHARS, TEXT_CHARS = 200, 1200  # of an item in a prompt at most, unless a recipe says otherwise
 
 
 def fill(template: str, fields: Mapping[str, str]) -> str:
@@ -44,10 +44,12 @@ def fill(template: str, fields: Mapping[str, str]) -> str:
     return "".join([*parts, rest])
 
 
-def item_line(title: str, text: str = "") -> str:
-    """An item in words, on one line."""
-    name = _shorten(title, MAX_TITLE_CHARS) or "(no title)"
-    said = _shorten(text, MAX_TEXT_CHARS)
+def item_line(
+    title: str, text: str = "", title_chars: int = TITLE_CHARS, text_chars: int = TEXT_CHARS
+) -> str:
+    """An item in words, on one line; what is longer than allowed ends in an ellipsis."""
+    name = _shorten(title, title_chars) or "(no title)"
+    said = _shorten(text, text_chars)
     return f"{name}: {said}" if said else name
 
 

@@ -55,7 +55,7 @@ class Question:
         if picture is None:
             return prompts.fill(template, fields)
         before, after = template.split("{candidate}", 1)
-        said = prompts.item_line(self.wording.titles[item])  # the picture says the rest
+        said = self.wording.title(item)  # the picture says the rest
         parts = [{"type": "text", "text": prompts.fill(before, fields)}, picture]
         return [*parts, {"type": "text", "text": said + prompts.fill(after, fields)}]
 

@@ -44,7 +44,7 @@ class Recommendations:
         return {**vars(self), "items": [vars(item) for item in self.items]}
 
 
-def recommend(phases: Phases, arm: Arm, user: str, top: int = 10, pool: int = 100) -> Recommendations:
+def recommend_to(phases: Phases, arm: Arm, user: str, top: int = 10, pool: int = 100) -> Recommendations:
     """The items that an arm's model says yes to most.
 
     Args:

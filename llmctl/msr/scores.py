@@ -51,12 +51,11 @@ def record_scores(run: Run, prepared: Prepared, found: ModelScores, seed: int) -
     Raises:
         ValueError: The scores are not one a candidate of the test users, or one is NaN.
     """
-    lists = [candidates for _, candidates in prepared.cases("test")]
-    labels = np.array([one.labels for one in lists])
+    labels = np.array([candidates.labels for _, candidates in prepared.cases("test")], dtype=np.int8)
     counts = rank_counts(found.scores, labels)
 
     def rows() -> Iterator[tuple[Any, ...]]:
-        for one, scores in zip(lists, found.scores.tolist(), strict=True):
+        for (_, one), scores in zip(prepared.cases("test"), found.scores.tolist(), strict=True):
             for item, label, score in zip(one.items, one.labels, scores, strict=True):
                 yield one.user, item, label, score
 

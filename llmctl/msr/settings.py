@@ -44,6 +44,10 @@ class ItemSettings(Recipe):
     """Longer side of a picture in pixels; larger ones are made smaller in proportion."""
     max_megapixels: float = Field(default=64.0, gt=0)
     """Pictures of more are not opened, and their items fall back to text."""
+    title_chars: int = Field(default=prompts.TITLE_CHARS, ge=8)
+    """Characters of a title that a prompt shows at most."""
+    text_chars: int = Field(default=prompts.TEXT_CHARS, ge=8)
+    """Characters of a description, or of an item's own text, that a prompt shows at most."""
     chunk: int = Field(default=32, ge=1)
     """Items a journal line, so this much work a kill can lose."""
 

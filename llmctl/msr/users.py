@@ -30,10 +30,19 @@ class Wording:
 
     titles: Mapping[str, str]
     said: Mapping[str, str] = field(default_factory=dict)  # of each item beside its title; may lack items
+    title_chars: int = prompts.TITLE_CHARS  # of a title at most
+    text_chars: int = prompts.TEXT_CHARS  # of what is said beside it at most
 
     def line(self, item: str) -> str:
         """An item on one line."""
-        return prompts.item_line(self.titles[item], self.said.get(item, ""))
+        return self._line(item, self.said.get(item, ""))
+
+    def title(self, item: str) -> str:
+        """An item's title alone, on one line."""
+        return self._line(item, "")
+
+    def _line(self, item: str, said: str) -> str:
+        return prompts.item_line(self.titles[item], said, self.title_chars, self.text_chars)
 
     def list(self, items: Sequence[str]) -> str:
         """Items, one a line."""

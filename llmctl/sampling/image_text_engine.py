@@ -14,14 +14,9 @@ import torch
 from transformers import DynamicCache
 
 from llmctl.messages import Conversation
-from llmctl.models.image_text import (
-    encode,
-    image_token_of,
-    join_pictures,
-    render_with_pictures,
-    split_pictures,
-)
+from llmctl.models.image_text import encode, image_token_of, join_pictures, render_with_pictures
 from llmctl.models.loading import Loaded, load_image_text
+from llmctl.models.picture_parts import split_pictures
 from llmctl.sampling.batches import Row
 from llmctl.sampling.transformers_engine import TransformersSampler
 

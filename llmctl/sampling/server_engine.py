@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from llmctl.errors import EngineError, UserError
 from llmctl.messages import Conversation
+from llmctl.models.picture_parts import with_data_addresses
 from llmctl.sampling.common import Closing, check_conversations, check_length, request_seeds
 from llmctl.sampling.server_client import Client, Refused, ServerOptions, Unavailable
 from llmctl.sampling.server_reply import MalformedReply, Reply, read_chat, read_token_logprobs
@@ -195,7 +196,7 @@ class ServerSampler(Closing):
         """Samples `first`, `first + 1`, ... of one conversation: as many as the server gives at once."""
         body = {
             "model": self.info.adapter or self.info.model,
-            "messages": list(conversation),
+            "messages": with_data_addresses(conversation),
             "n": count,
             "temperature": settings.temperature,
             "top_p": settings.top_p,
@@ -227,7 +228,7 @@ class ServerSampler(Closing):
     ) -> tuple[list[float], Any]:
         body = {
             "model": self.info.adapter or self.info.model,
-            "messages": list(conversation),
+            "messages": with_data_addresses(conversation),
             "temperature": 1.0,
             "max_tokens": 1,
             "logprobs": True,

@@ -13,8 +13,9 @@ import torch
 from llmctl.errors import EngineError, UserError
 from llmctl.messages import Conversation
 from llmctl.models.description import reads_images
-from llmctl.models.image_text import encode, image_token_of, render_with_pictures, split_pictures
+from llmctl.models.image_text import encode, image_token_of, render_with_pictures
 from llmctl.models.loading import load_processor, load_tokenizer
+from llmctl.models.picture_parts import split_pictures
 from llmctl.models.registry import resolve
 from llmctl.sampling.common import (
     Closing,

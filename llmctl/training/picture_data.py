@@ -12,13 +12,8 @@ from typing import Any
 import torch
 
 from llmctl.errors import UserError
-from llmctl.models.image_text import (
-    encode,
-    image_token_of,
-    join_pictures,
-    render_with_pictures,
-    split_pictures,
-)
+from llmctl.models.image_text import encode, image_token_of, join_pictures, render_with_pictures
+from llmctl.models.picture_parts import split_pictures
 from llmctl.pictures import read_picture
 from llmctl.training.data import IGNORED, Prepared, collect_columns
 

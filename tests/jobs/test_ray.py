@@ -13,6 +13,7 @@ import yaml
 
 from llmctl.errors import UserError
 from llmctl.jobs.run import Engine
+from llmctl.runs.recipe import recipe_content
 from llmctl.sampling import open_sampler
 
 from .helpers import job, results, shard_lines, start
@@ -84,7 +85,7 @@ def test_a_worker_killed_in_the_middle_changes_nothing(content, unbroken, tmp_pa
 def test_a_job_killed_with_sigkill_goes_on_from_its_shards(content, unbroken, tmp_path):
     path, folder = tmp_path / "job.yaml", tmp_path / "job"
     recipe = job(**content)
-    path.write_text(yaml.safe_dump({"kind": "eval", **recipe.model_dump(mode="json")}))
+    path.write_text(yaml.safe_dump(recipe_content(recipe), sort_keys=False))
     command = [
         sys.executable,
         "-m",
@@ -97,7 +98,7 @@ def test_a_job_killed_with_sigkill_goes_on_from_its_shards(content, unbroken, tm
         "--engine",
         "ray",
     ]
-    command += ["--workers", "2", "--json"]
+    command += ["--engine", "ray", "--workers", "2", "--json"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     child = subprocess.Popen(
         command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True

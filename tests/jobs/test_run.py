@@ -40,6 +40,14 @@ def test_one_row_a_sample_in_the_order_of_the_plan(tmp_path):
     assert len({row["problem"] for row in found}) == 10
 
 
+def test_the_report_says_what_was_asked_and_what_failed(tmp_path):
+    models = {"<b>bad": {"model": "broken", "engine": "server"}, "good": {"model": "m", "engine": "server"}}
+    start(tmp_path / "job", job(models=models))
+    text = (tmp_path / "job" / "report.md").read_text()
+    assert "| good |" in text and "broken can not be opened" in text and "equal compute" in text
+    assert "<b>bad" not in (tmp_path / "job" / "report.html").read_text()
+
+
 def test_every_protocol_begins_with_the_same_sample(tmp_path):
     start(tmp_path / "job", job())
     firsts = {}

@@ -198,6 +198,29 @@ def test_mistakes_are_told_before_any_work(world, tmp_path, change, message):
     assert "\n" not in str(error.value) and not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("adapter", ["full", "sparse-gin"])
+def test_any_adapter_is_trained_and_evaluated_by_its_name(world, tmp_path, adapter):
+    content = tiny_recipe(world, arms={}, claims={})
+    content["users"] |= {"mode": "none", "history": 3}
+    content["recommender"] |= {"variant": "text", "train_users": 3}
+    content["recommender"]["train"] |= {"adapter": adapter, "learning_rate": 0.02}
+    run(tmp_path / "run", content)
+    metrics = json.loads((tmp_path / "run/metrics.json").read_text())
+    assert list(metrics) == ["msr-untuned", "msr", "popularity", "item-knn"]
+    before, after = ((tmp_path / f"run/journal/eval-{name}.jsonl").read_text() for name in list(metrics)[:2])
+    assert before != after
+
+
+def test_fixed_negatives_are_the_same_in_every_pass(world, tmp_path):
+    content = tiny_recipe(world, arms={}, claims={})
+    content["users"] |= {"mode": "none"}
+    content["recommender"] |= {"variant": "text", "negatives": "fixed", "untuned": False}
+    run(tmp_path / "run", content)
+    assert sum(1 for _ in (tmp_path / "run/data/rows-msr.jsonl").open()) == 10
+    result = json.loads((tmp_path / "run/models/msr/train_result.json").read_text())
+    assert result["steps"] == 6  # 10 rows, twice, in steps of 4 that do not cross a pass
+
+
 def test_scores_of_an_evaluation_are_those_of_single_prompts(whole, world):
     """P(yes) of the journal against plain transformers, one prompt at a time."""
     import torch

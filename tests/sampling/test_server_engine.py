@@ -375,3 +375,19 @@ class TestNextTokenLogprobs:
         with FakeServer(answer) as server, connect(server) as sampler:
             assert sampler.next_token_logprobs(ASK[:1], ["yes"]) == [[-0.1]]
             assert sampler.usage.retries == 1
+
+
+def test_a_picture_goes_to_a_server_inside_its_address():
+    import base64
+    import io
+
+    from PIL import Image
+
+    picture = Image.new("RGB", (3, 2), "red")
+    parts = [{"type": "image", "image": picture}, {"type": "text", "text": "what?"}]
+    with FakeServer() as server, connect(server) as sampler:
+        sampler.chat([[{"role": "user", "content": parts}]], Settings(max_tokens=3))
+    (sent,) = server.bodies[0]["messages"]
+    head, data = sent["content"][0]["image_url"]["url"].split(",")
+    assert head == "data:image/png;base64" and sent["content"][1] == parts[1]
+    assert Image.open(io.BytesIO(base64.b64decode(data))).tobytes() == picture.tobytes()

@@ -19,6 +19,8 @@ _WHERE = {
     "measure_oracles": "oracles",
     "ensure_demo_model": "vision",
     "demo_model_report": "vision",
+    "ensure_demo_writer": "writer",
+    "demo_writer_report": "writer",
 }
 __all__ = list(_WHERE)
 

@@ -98,7 +98,7 @@ def make_demo(folder: Path, settings: DemoSettings | None = None, *, quiet: bool
         return open_demo(folder)
     _check_free(folder)
     make_folder(folder / PICTURES)
-    looks = _deal_looks(s)
+    looks = deal_looks(s)
     _draw(folder, looks, s, quiet)
     users = [simulate_user(f"u{number:04}", looks, s.seed, s.choices) for number in range(s.users)]
     _write_tables(folder, looks, users, s)
@@ -135,7 +135,7 @@ def _check_free(folder: Path) -> None:
         raise UserError(f"{folder} is not empty ({min(foreign)!r} is there): give a new or an empty folder")
 
 
-def _deal_looks(s: DemoSettings) -> dict[str, Look]:
+def deal_looks(s: DemoSettings) -> dict[str, Look]:
     """Items and looks; every 64 items have each category in each colour once, every 256 each pattern too.
 
     So no colour is rarer than another, which would make its items the popular ones.
@@ -166,8 +166,7 @@ def _draw(folder: Path, looks: dict[str, Look], s: DemoSettings, quiet: bool) ->
 
 
 def _write_tables(folder: Path, looks: dict[str, Look], users: list[DemoUser], s: DemoSettings) -> None:
-    names = _names(random.Random(derive_seed(s.seed, "names")))
-    titles = {item: f"{next(names)} {look.category}" for item, look in looks.items()}
+    titles = make_titles(looks, s.seed)
     _write_csv(
         folder / ITEMS,
         [("item", "title", "image"), *((i, titles[i], f"{PICTURES}/{i}.png") for i in looks)],
@@ -187,6 +186,12 @@ def _write_tables(folder: Path, looks: dict[str, Look], users: list[DemoUser], s
     )
     lines = "".join(json.dumps(user.to_dict()) + "\n" for user in users)
     write_bytes(folder / USERS, lines.encode())
+
+
+def make_titles(looks: dict[str, Look], seed: int) -> dict[str, str]:
+    """A title an item: an invented name and the category, which is all that it tells."""
+    names = _names(random.Random(derive_seed(seed, "names")))
+    return {item: f"{next(names)} {look.category}" for item, look in looks.items()}
 
 
 def _names(rng: random.Random) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,11 +73,15 @@ def name_attributes(text: str, look: Look) -> dict[str, bool]:
     return {name: words & set(known) == {getattr(look, name)} for name, known in WORDS.items()}
 
 
-def accuracy_table(found: dict[str, Estimate], seed: int) -> Table:
-    """What `count_right` found, for people."""
-    rows = [[name, found[name].format()] for name in found]
-    return Table(
-        ["names rightly", "share of descriptions"],
-        rows,
-        caption=f"Held-out pictures, seed {seed}; 95 % Wilson intervals.",
-    )
+def accuracy_table(report: Mapping[str, Any]) -> Table:
+    """How well a demo model describes, from its report; for people."""
+    rows = [[name, Estimate(**one).format()] for name, one in report["names_rightly"].items()]
+    caption = f"Descriptions of held-out pictures, seed {report['held_out']['seed']}; 95 % Wilson intervals."
+    return Table(["names rightly", "share of descriptions"], rows, caption)
+
+
+def writer_table(report: Mapping[str, Any]) -> Table:
+    """How well a demo writer sums up, from its report; for people."""
+    rows = [[kind, Estimate(**one).format()] for kind, one in report["names_latest_colour"].items()]
+    caption = f"Summaries of held-out users, seed {report['held_out']['seed']}; 95 % Wilson intervals."
+    return Table(["history read", "names the colour of the latest taste"], rows, caption)

@@ -49,9 +49,9 @@ class TeachSettings:
     """Of the matrices of the tower while it learns words."""
     adam_rate: float = 1e-3
     """Of everything else while it learns words."""
-    sentence_steps: int = 60
+    sentence_steps: int = 48
     sentence_batch: int = 16
-    sentence_rate: float = 2e-4
+    sentence_rate: float = 3e-4
     seed: int = 0
 
 

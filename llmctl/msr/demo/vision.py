@@ -7,34 +7,30 @@ no others. Its language model is the embedded default, unchanged; only its tower
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock
-
 from llmctl.errors import UserError
 from llmctl.models import resolve
-from llmctl.models.registry import DEMO_MODEL, demo_model_folder
-from llmctl.runs.files import disk_errors_as_user_errors, read_json, write_json
+from llmctl.models.registry import DEMO_MODEL, made_folder
+from llmctl.msr.demo.making import make_once
+from llmctl.runs.files import read_json, write_json
 
 if TYPE_CHECKING:
     from llmctl.msr.demo.network import TowerShape
     from llmctl.msr.demo.teaching import TeachSettings
 
 REPORT = "demo_model.json"  # beside the weights: how it was taught, and how well it describes
-_SCRATCH = f".{DEMO_MODEL}-"  # a model that is not whole yet
 
 
 @dataclass(frozen=True)
 class HeldOut:
     """The pictures that the model is measured on."""
 
-    pictures: int = 400
+    pictures: int = 200
     seed: int = 1
 
 
@@ -57,15 +53,18 @@ def ensure_demo_model(folder: Path | None = None, *, quiet: bool = False) -> Pat
     from llmctl.msr.demo.network import TowerShape
     from llmctl.msr.demo.teaching import TeachSettings
 
-    target = demo_model_folder() if folder is None else folder
+    target = made_folder(DEMO_MODEL) if folder is None else folder
     if (target / "config.json").is_file():
         return target
     language = resolve("smollm2-135m")
-    with disk_errors_as_user_errors(f"make the demo model in {target}"):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{target}.lock"):
-            if not (target / "config.json").is_file():
-                _make(target, language, TowerShape(), TeachSettings(), HeldOut(), quiet)
+    kept = target.with_name(f"{target.name}.words.safetensors")
+
+    def build(scratch: Path) -> None:
+        report = make_demo_model(scratch, language, TowerShape(), TeachSettings(), kept=kept, quiet=quiet)
+        write_json(scratch / REPORT, report | measure_demo_model(scratch, HeldOut()))
+
+    make_once(target, build)
+    kept.unlink(missing_ok=True)
     return target
 
 
@@ -78,25 +77,6 @@ def demo_model_report(folder: Path) -> dict[str, Any]:
     if not (folder / REPORT).is_file():
         raise UserError(f"{folder} holds no demo model: make it with `llmctl msr demo-model`")
     return dict(read_json(folder / REPORT))
-
-
-def _make(
-    target: Path, language: Path, shape: TowerShape, settings: TeachSettings, held_out: HeldOut, quiet: bool
-) -> None:
-    """Teach in a folder beside the target, and put it in its place when it is whole."""
-    for left in target.parent.glob(f"{_SCRATCH}*"):  # by a process that was killed; the lock is ours
-        shutil.rmtree(left, ignore_errors=True)
-    scratch = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=target.parent))
-    kept = target.with_name(f"{target.name}.words.safetensors")
-    try:
-        report = make_demo_model(scratch, language, shape, settings, kept=kept, quiet=quiet)
-        report |= measure_demo_model(scratch, held_out)
-        write_json(scratch / REPORT, report)
-        scratch.chmod(0o755)  # mkdtemp keeps it to the owner; a cache may be shared
-        os.replace(scratch, target)
-        kept.unlink(missing_ok=True)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def make_demo_model(

@@ -6,6 +6,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from llmctl.errors import UserError
 from llmctl.models import is_here, resolve
+from llmctl.models.registry import made_folder
 from llmctl.models.tiny import make_tiny_model
 from llmctl.msr.demo import vision
 from llmctl.msr.demo.network import TowerShape
@@ -23,13 +24,14 @@ def small(tmp_path, monkeypatch):
     language = make_tiny_model(tmp_path / "language")
     monkeypatch.setattr(vision, "resolve", lambda name: language)
     made = []
-    make = vision._make
+    make = vision.make_demo_model
 
-    def quick(target, language, shape, settings, held_out, quiet):
-        made.append(target)
-        make(target, language, SHAPE, QUICK, HeldOut(4, 1), True)
+    def quick(folder, language, shape, settings, **options):
+        made.append(folder)
+        return make(folder, language, SHAPE, QUICK, **options)
 
-    monkeypatch.setattr(vision, "_make", quick)
+    monkeypatch.setattr(vision, "make_demo_model", quick)
+    monkeypatch.setattr(vision, "HeldOut", lambda: HeldOut(4, 1))
     return made
 
 
@@ -76,7 +78,7 @@ def test_a_failure_leaves_no_folder_and_the_words_learned_are_taken_up(small, mo
         patch.setattr(vision, "measure_demo_model", lambda *a: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             ensure_demo_model(quiet=True)
-    cache = vision.demo_model_folder().parent
+    cache = made_folder("msr-demo").parent
     assert [path.name for path in cache.iterdir() if path.is_dir()] == []
     ensure_demo_model(quiet=True)
     assert calls == [1]
@@ -84,7 +86,7 @@ def test_a_failure_leaves_no_folder_and_the_words_learned_are_taken_up(small, mo
 
 
 def test_what_a_killed_start_left_is_cleared_away(small):
-    left = vision.demo_model_folder().parent / ".msr-demo-left"
+    left = made_folder("msr-demo").parent / ".msr-demo-1-left"
     left.mkdir(parents=True)
     folder = ensure_demo_model(quiet=True)
     assert (
