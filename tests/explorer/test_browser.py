@@ -33,6 +33,7 @@ def test_the_page_paints_within_two_seconds_and_shows_the_distribution(make_tab)
     page = tab.open(STATE)
     page.wait_for_selector("#state")
     assert time.monotonic() - began < 2
+    print(f"painted after {paint(page):.0f} ms")
     assert paint(page) < 2000
     page.wait_for_selector(".bars button")
     assert page.locator(".bars button").first.inner_text().split()[0] == "␣Paris"
@@ -88,6 +89,7 @@ def test_steps_show_as_they_are_made_the_page_stays_usable_and_stop_stops(make_t
     expect(page.locator("#verdicts .verdict")).to_have_text("searching", timeout=20_000)
     shown = time.monotonic()
     step = next(when for when, text in news if json.loads(text)["event"] == "step")
+    print(f"a step was on the page {shown - step:.2f} s after it had come")
     assert shown - step < 1
     began = time.monotonic()
     page.locator("nav a[data-view=bound]").click()  # another question in the middle of the search
@@ -104,6 +106,7 @@ def test_steps_show_as_they_are_made_the_page_stays_usable_and_stop_stops(make_t
     began = time.monotonic()
     page.locator("#stop").click()
     expect(states(page)).to_have_text("stopped")
+    print(f"a search had stopped {time.monotonic() - began:.2f} s after the click")
     assert time.monotonic() - began < 2
     expect(page.locator("#verdicts .verdict")).to_contain_text("unknown stopped")
 
@@ -121,6 +124,7 @@ def test_a_closed_tab_stops_its_search_within_two_seconds(make_tab, server):
     while running(other):
         assert time.monotonic() - began < 2
         time.sleep(0.05)
+    print(f"a closed tab's search had ended after {time.monotonic() - began:.2f} s")
 
 
 def running(page):

@@ -1,7 +1,7 @@
 // The form that several views share: model, adapter, state, position.
 
 import { get } from "./api.js";
-import { field, h, notice, select } from "./dom.js";
+import { field, h, notice, select, show } from "./dom.js";
 
 export const POSITIONS = [["before", "before the state"], ["after", "after the state"], ["system", "system message"],
   ["user_start", "start of the user's message"], ["user_end", "end of the user's message"], ["reply_start", "start of the reply"]];
@@ -11,6 +11,20 @@ let asked = null;
 export function about() {
   asked ??= get("/api/about").catch((error) => { asked = null; throw error; });
   return asked;
+}
+
+/** A view whose page is made once, when it is known what may be asked for. */
+export function viewOf(Page) {
+  const element = h("div", {});
+  let page = null;
+  return {
+    element,
+    async open(values) {
+      page ??= new Page(await about());
+      if (!element.contains(page.element)) show(element, page.element);
+      await page.restore(values);
+    },
+  };
 }
 
 /** Model and adapter as selects; `values` is kept up to date. */

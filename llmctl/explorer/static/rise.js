@@ -1,26 +1,15 @@
 // RISE: an episode as a conversation, the flows between turns, and a box to try a tuned model.
 
-import { get, session } from "./api.js";
+import { get, isBusy, session } from "./api.js";
 import { chart, colour } from "./chart.js";
 import { count, field, h, notice, number, s, select, show, visible } from "./dom.js";
 import { linkTo, writeLink } from "./link.js";
-import { about, modelFields, modelOrder, numberField } from "./problem.js";
+import { modelFields, modelOrder, numberField, viewOf } from "./problem.js";
 import { saveCsv, saveJson, savePng, saves } from "./save.js";
 
 const LIVE = { problem: "", answer: "", system: "", turns: 3, new_tokens: 128, temperature: 0, seed: 0 };
 
-export function view() {
-  const element = h("div", {});
-  let page = null;
-  return {
-    element,
-    async open(values) {
-      page ??= new RisePage(await about());
-      if (!element.contains(page.element)) show(element, page.element);
-      await page.restore(values);
-    },
-  };
-}
+export const view = () => viewOf(RisePage);
 
 class RisePage {
   constructor(known) {
@@ -175,7 +164,7 @@ class RisePage {
   }
 
   drawButtons() {
-    const runs = ["starting", "waiting", "running", "paused"].includes(this.state);
+    const runs = isBusy(this.state);
     show(this.buttons, h("button", { class: "primary", type: "button", id: "ask", disabled: runs || !this.live.problem, onclick: () => this.ask() }, "Ask"),
       runs && h("button", { type: "button", onclick: () => session.send({ do: "stop", kind: "converse" }) }, "Stop"),
       h("span", { class: "soft", id: "live-state" }, { idle: "", running: "answering …", lost: "the connection was lost" }[this.state] ?? this.state));
@@ -200,7 +189,7 @@ class RisePage {
 
   hear(news) {
     if (news.event === "lost") {
-      if (["starting", "waiting", "running"].includes(this.state)) this.state = "lost";
+      if (isBusy(this.state)) this.state = "lost";
       return this.drawButtons();
     }
     if (news.job !== this.job) return;

@@ -1,10 +1,10 @@
 // The search view: pose a problem, watch it being solved.
 
-import { post, session } from "./api.js";
+import { isBusy, post, session } from "./api.js";
 import { chart, colour, span } from "./chart.js";
 import { count, debounce, duration, field, h, notice, number, opens, s, select, show, textOf, token, tokens, visible } from "./dom.js";
 import { linkTo, packIds, unpackIds, writeLink } from "./link.js";
-import { about, choice, numberField, POSITIONS, problemForm, stateOrder } from "./problem.js";
+import { choice, numberField, POSITIONS, problemForm, stateOrder, viewOf } from "./problem.js";
 import { saveCsv, saveJson, savePng, saves } from "./save.js";
 import { combo, distribution, Targets } from "./targets.js";
 
@@ -13,18 +13,7 @@ const METHODS = [["default", "GCG, steps by base loss (default)"], ["published",
 const CONTROLS = [["any", "any tokens"], ["printable", "printable tokens"]];
 const START = { state: "The capital of France is", position: "before", k: 4, method: "default", controls: "any", budget: 4000, seed: 0 };
 
-export function view() {
-  const element = h("div", {});
-  let page = null;
-  return {
-    element,
-    async open(values) {
-      page ??= new SearchPage(await about());
-      if (!element.contains(page.element)) show(element, page.element);
-      await page.restore(values);
-    },
-  };
-}
+export const view = () => viewOf(SearchPage);
 
 class SearchPage {
   constructor(known) {
@@ -170,7 +159,7 @@ class SearchPage {
   }
 
   drawButtons() {
-    const runs = ["starting", "waiting", "running", "paused"].includes(this.state);
+    const runs = isBusy(this.state);
     show(this.buttons,
       h("button", { class: "primary", type: "button", id: "start", disabled: runs || !this.targets.list.length || !this.values.state, onclick: () => this.start() }, "Search"),
       runs && h("button", { type: "button", id: "pause", disabled: !["running", "paused"].includes(this.state), onclick: () => session.send({ do: this.state === "paused" ? "go-on" : "pause", kind: "search" }) }, this.state === "paused" ? "Go on" : "Pause"),
@@ -197,12 +186,12 @@ class SearchPage {
   }
 
   stop() {
-    if (["starting", "waiting", "running", "paused"].includes(this.state)) session.send({ do: "stop", kind: "search" });
+    if (isBusy(this.state)) session.send({ do: "stop", kind: "search" });
   }
 
   hear(news) {
     if (news.event === "lost") {
-      if (["starting", "waiting", "running", "paused"].includes(this.state)) this.state = "lost";
+      if (isBusy(this.state)) this.state = "lost";
       return this.drawButtons();
     }
     if (news.job !== this.job) return;

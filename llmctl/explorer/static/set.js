@@ -1,10 +1,10 @@
 // The reachable set: every token that some short control forces, as it is found, or as a run left it.
 
-import { get, post, session } from "./api.js";
+import { get, isBusy, post, session } from "./api.js";
 import { chart, colour, span } from "./chart.js";
 import { count, duration, field, h, notice, number, opens, s, select, show, textOf, token, tokens } from "./dom.js";
 import { linkTo, packIds, writeLink } from "./link.js";
-import { about, choice, numberField, POSITIONS, problemForm, stateOrder } from "./problem.js";
+import { choice, numberField, POSITIONS, problemForm, stateOrder, viewOf } from "./problem.js";
 import { saveCsv, saveJson, savePng, saves } from "./save.js";
 
 const CONTROLS = [["any", "any tokens"], ["printable", "printable tokens"]];
@@ -13,18 +13,7 @@ const COLUMNS = [["Token", (row) => row.token.text], ["k", (row) => row.control.
   ["Rank without", (row) => row.base_rank], ["Loss without", (row) => row.base_loss]];
 const SHOWN = 400; // rows of the table at a time
 
-export function view() {
-  const element = h("div", {});
-  let page = null;
-  return {
-    element,
-    async open(values) {
-      page ??= new SetPage(await about());
-      if (!element.contains(page.element)) show(element, page.element);
-      await page.restore(values);
-    },
-  };
-}
+export const view = () => viewOf(SetPage);
 
 class SetPage {
   constructor(known) {
@@ -161,7 +150,7 @@ class SetPage {
   }
 
   drawButtons() {
-    const runs = ["starting", "waiting", "running", "paused"].includes(this.state);
+    const runs = isBusy(this.state);
     show(this.buttons,
       h("button", { class: "primary", type: "button", id: "explore", disabled: runs || !this.values.state, onclick: () => this.start() }, "Explore"),
       runs && h("button", { type: "button", disabled: !["running", "paused"].includes(this.state), onclick: () => session.send({ do: this.state === "paused" ? "go-on" : "pause", kind: "set" }) }, this.state === "paused" ? "Go on" : "Pause"),
@@ -187,12 +176,12 @@ class SetPage {
   }
 
   stop() {
-    if (["starting", "waiting", "running", "paused"].includes(this.state)) session.send({ do: "stop", kind: "set" });
+    if (isBusy(this.state)) session.send({ do: "stop", kind: "set" });
   }
 
   hear(news) {
     if (news.event === "lost") {
-      if (["starting", "waiting", "running", "paused"].includes(this.state)) this.state = "lost";
+      if (isBusy(this.state)) this.state = "lost";
       return this.drawButtons();
     }
     if (news.job !== this.job) return;
