@@ -26,7 +26,16 @@ from llmctl.explorer.guard import Guard
 from llmctl.explorer.library import Library
 from llmctl.explorer.limits import Limits
 from llmctl.explorer.models import Models
-from llmctl.explorer.orders import BoundOrder, CompleteOrder, NextOrder, Order, WitnessOrder, read_order
+from llmctl.explorer.orders import (
+    BoundOrder,
+    CompleteOrder,
+    NextOrder,
+    Order,
+    SetOrder,
+    WitnessOrder,
+    read_order,
+)
+from llmctl.explorer.reach_set import Shelf
 from llmctl.explorer.sessions import Session
 from llmctl.runs.files import to_json
 
@@ -60,6 +69,7 @@ def make_app(
         threading.Thread(target=_warm, args=(desk, models), daemon=True, name="llmctl-warm-up").start()
 
     tabs: set[WebSocket] = set()
+    shelf = Shelf()
 
     async def socket(websocket: WebSocket) -> None:
         if len(tabs) >= limits.tabs:
@@ -68,7 +78,7 @@ def make_app(
         await websocket.accept()
         tabs.add(websocket)
         try:
-            await Session(websocket, desk, models, limits).run()
+            await Session(websocket, desk, models, limits, shelf).run()
         finally:
             tabs.discard(websocket)
 
@@ -86,6 +96,7 @@ def make_app(
         ask("/api/complete", CompleteOrder, questions.complete),
         ask("/api/witness", WitnessOrder, questions.witness),
         ask("/api/bound", BoundOrder, lambda found, order: questions.bound(found, order, desk.between)),
+        Route("/api/explored", _asked(limits, SetOrder, shelf.look), methods=["POST"]),
         _get("/api/runs", lambda _: {"runs": library.runs()}),
         _get("/api/published", lambda _: {"curves": curves.published()}),
         _get("/api/curve", lambda q: curves.curve(library, q["run"])),
@@ -115,14 +126,13 @@ def _get(path: str, answer: Callable[[dict[str, str]], Any]) -> Route:
 def _question(
     desk: Desk, models: Models, limits: Limits, cls: type[Order], answer: Callable[[Models, Any], Any]
 ) -> Endpoint:
+    return _asked(limits, cls, lambda order: desk.ask(lambda: answer(models, order)))
+
+
+def _asked(limits: Limits, cls: type[Order], answer: Callable[[Any], Any]) -> Endpoint:
     async def endpoint(request: Request) -> Response:
         body = await request.body()
-
-        def work() -> Any:
-            order = read_order(cls, body, limits)
-            return desk.ask(lambda: answer(models, order))
-
-        return await _answer(work)
+        return await _answer(lambda: answer(read_order(cls, body, limits)))
 
     return endpoint
 

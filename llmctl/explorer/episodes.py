@@ -75,8 +75,8 @@ def episode(library: Library, run: str, stage: int, problem: str) -> dict[str, A
         if record["problem"] == problem:
             recipe = _recipe(library, run)
             retry = None if recipe is None else recipe.evaluation_sampling.retry
-            prompt = None if recipe is None else _prompt(library, recipe, problem)
-            return {**record, "prompt": prompt, "retry": retry or INCORRECT}
+            posed = {} if recipe is None else _posed(library, recipe, problem)
+            return {**record, "prompt": None, "system": "", **posed, "retry": retry or INCORRECT}
     raise UserError(f"{run} has no problem {problem!r} at stage {stage}: choose one of the list")
 
 
@@ -104,8 +104,8 @@ def _task_name(recipe: Mapping[str, Any]) -> str:
     return str((recipe.get("task") or {}).get("name", "sort"))
 
 
-def _prompt(library: Library, recipe: RiseRecipe, problem: str) -> str | None:
-    """The text of a problem, where its task makes it or keeps it in the runs folder.
+def _posed(library: Library, recipe: RiseRecipe, problem: str) -> dict[str, str]:
+    """`prompt` and `system` of a problem, where its task makes it or keeps it in the runs folder.
 
     A task of the user's own is code, and a file may lie anywhere: neither is opened because a recipe
     names it.
@@ -115,12 +115,13 @@ def _prompt(library: Library, recipe: RiseRecipe, problem: str) -> str | None:
     task, evaluate = recipe.task, recipe.evaluate
     path = task.test_path or task.path
     if "path" in task.options or (":" in task.name and not task.name.startswith("gym:")):
-        return None
+        return {}
     if path is not None and not path.resolve().is_relative_to(library.root):
-        return None
+        return {}
     try:
         made = get_task(task.name, **({} if path is None else {"path": path}), **task.options)
         found = made.problems(task.test_split, evaluate.problems, evaluate.seed)
-        return next((entry.prompt for entry in found if entry.id == problem), None)
+        prompt = next((entry.prompt for entry in found if entry.id == problem), None)
+        return {} if prompt is None else {"prompt": prompt, "system": str(getattr(made, "system", ""))}
     except UserError:
-        return None
+        return {}

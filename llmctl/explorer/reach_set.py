@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import threading
+from collections import OrderedDict
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +17,35 @@ from llmctl.reach.problem import Problem
 _CHUNK = 64  # controls of the scan between two points of the growth curve
 
 
-def explore_set(job: Job, models: Models, order: SetOrder) -> None:
+class Shelf:
+    """The sets that were explored last, as far as they came, so that a link shows them again.
+
+    Args:
+        size: Sets that are kept.
+    """
+
+    def __init__(self, size: int = 8) -> None:
+        self._size = size
+        self._sets: OrderedDict[SetOrder, dict[str, Any]] = OrderedDict()
+        self._mutex = threading.Lock()
+
+    def begin(self, order: SetOrder) -> dict[str, Any]:
+        """A place for a set that is explored now; the one that was touched longest ago gives way."""
+        with self._mutex:
+            found = self._sets[order] = {"reached": {}, "growth": [], "end": None}
+            self._sets.move_to_end(order)
+            while len(self._sets) > self._size:
+                self._sets.popitem(last=False)
+        return found
+
+    def look(self, order: SetOrder) -> dict[str, Any]:
+        """What is known of a set: `reached`, `growth` and `end`; all empty where it was not explored."""
+        with self._mutex:
+            found = self._sets.get(order) or {"reached": {}, "growth": [], "end": None}
+            return {**found, "reached": list(found["reached"].values()), "growth": list(found["growth"])}
+
+
+def explore_set(job: Job, models: Models, order: SetOrder, shelf: Shelf) -> None:
     """Find the tokens that short controls reach.
 
     News: `begin` (controls of one token that will be tried), `reached` (tokens with witness, base rank and
@@ -44,6 +74,7 @@ def explore_set(job: Job, models: Models, order: SetOrder) -> None:
         )
 
     settings = Exploration(forwards=order.forwards, seed=order.seed)
+    kept = shelf.begin(order)
     steps = explore(found.model, found.tokenizer, problem, order.k, settings, on_reached=note, chunk=_CHUNK)
     allowed = len(problem.candidates or found.texts)
     total = allowed + (order.forwards if order.k > 1 else 0)
@@ -51,9 +82,12 @@ def explore_set(job: Job, models: Models, order: SetOrder) -> None:
     for step in steps:
         if news:
             job.say("reached", tokens=list(news))
+            # A new dict, since somebody may be reading the old one.
+            kept["reached"] = kept["reached"] | {entry["token"]["id"]: entry for entry in news}
             news.clear()
         if isinstance(step, Growth):
-            rate = step.forwards / job.seconds if job.seconds else 0.0
+            kept["growth"].append({"forwards": step.forwards, "reached": step.reached})
+            left = max(total - step.forwards, 0) * job.seconds / step.forwards if step.forwards else None
             job.say(
                 "progress",
                 reached=step.reached,
@@ -61,10 +95,12 @@ def explore_set(job: Job, models: Models, order: SetOrder) -> None:
                 forward_tokens=step.forward_tokens,
                 of=total,
                 seconds=round(job.seconds, 2),
-                left=round(max(total - step.forwards, 0) / rate, 1) if rate else None,
+                left=None if left is None else round(left, 1),
             )
         else:
-            job.say("end", reached=len(step.reached), k=step.k, exact_k=step.exact_k, allowed=step.allowed)
+            kept["end"] = {"reached": len(step.reached), "k": step.k}
+            kept["end"] |= {"exact_k": step.exact_k, "allowed": step.allowed}
+            job.say("end", **kept["end"])
 
 
 def _problem(found: Open, order: SetOrder) -> Problem:

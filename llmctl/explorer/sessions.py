@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -14,21 +15,21 @@ from llmctl.explorer.desk import Desk, Job
 from llmctl.explorer.limits import Limits
 from llmctl.explorer.models import Models
 from llmctl.explorer.orders import ConverseOrder, Order, SearchOrder, SetOrder, read_order
+from llmctl.explorer.reach_set import Shelf, explore_set
 from llmctl.runs.files import to_json
 
 if TYPE_CHECKING:
     Work = Callable[[Job, Models, Any], None]
 
 
-def works() -> dict[str, tuple[type[Order], Work]]:
+def works(shelf: Shelf) -> dict[str, tuple[type[Order], Work]]:
     """What a job can be: the order that it takes, and what it does."""
     from llmctl.explorer.converse import converse
-    from llmctl.explorer.reach_set import explore_set
     from llmctl.explorer.search import search
 
     return {
         "search": (SearchOrder, search),
-        "set": (SetOrder, explore_set),
+        "set": (SetOrder, partial(explore_set, shelf=shelf)),
         "converse": (ConverseOrder, converse),
     }
 
@@ -41,10 +42,12 @@ class Session:
         desk: Where its jobs take their turns.
         models: Which models they may open.
         limits: What they may ask for.
+        shelf: Keeps the sets that they explore.
     """
 
-    def __init__(self, socket: WebSocket, desk: Desk, models: Models, limits: Limits) -> None:
+    def __init__(self, socket: WebSocket, desk: Desk, models: Models, limits: Limits, shelf: Shelf) -> None:
         self._socket, self._desk, self._models, self._limits = socket, desk, models, limits
+        self._works = works(shelf)
         self._loop = asyncio.get_running_loop()
         self._news: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._jobs: dict[str, Job] = {}  # by kind: a tab has one of each at most
@@ -98,10 +101,9 @@ class Session:
             raise UserError(f"{verb!r} is nothing that a job can do: start, pause, go-on or stop it")
 
     def _start(self, kind: str, name: str, content: Mapping[str, Any]) -> None:
-        known = works()
-        if kind not in known:
-            raise UserError(f"{kind!r} is no kind of job: it must be one of {', '.join(known)}")
-        cls, work = known[kind]
+        if kind not in self._works:
+            raise UserError(f"{kind!r} is no kind of job: it must be one of {', '.join(self._works)}")
+        cls, work = self._works[kind]
         order = read_order(cls, content, self._limits)
         if (old := self._jobs.get(kind)) is not None:
             old.stop()

@@ -16,7 +16,7 @@ HOSTILE = "<img src=x onerror=alert(1)>"
 
 
 def make_runs(folder: Path) -> Path:
-    """`curve`, `set`, `rise` and a link out of the folder; beside it `secret`."""
+    """`curve`, `set`, `rise`, an adapter that is only a name, and a link out of the folder to `secret`."""
     model = str(make_tiny_model(folder / "models" / "tiny", initializer_range=0.3))
     curve = {
         "model": model,
@@ -38,6 +38,10 @@ def make_runs(folder: Path) -> Path:
     recipe = parse_recipe(RiseRecipe, rise, "a test")
     with Run.open(folder / "rise", recipe, "rise run") as run:
         run_rise(run, recipe, quiet=True)
+    adapter = folder / "a-run-whose-name-is-rather-long" / "models" / "an-adapter-with-a-long-name"
+    adapter.mkdir(parents=True)
+    (adapter / "adapter_config.json").write_text('{"base_model_name_or_path": "smollm2-135m"}')
+    (adapter / "adapter_model.safetensors").write_bytes(b"")
     secret = folder.parent / "secret"
     secret.mkdir()
     (secret / "metrics.json").write_text(json.dumps({"epsilon": {"0": {"value": 0.0}}}))

@@ -33,6 +33,7 @@ def test_the_page_paints_within_two_seconds_and_shows_the_distribution(make_tab)
     page = tab.open(STATE)
     page.wait_for_selector("#state")
     assert time.monotonic() - began < 2
+    print(f"painted after {paint(page):.0f} ms")
     assert paint(page) < 2000
     page.wait_for_selector(".bars button")
     assert page.locator(".bars button").first.inner_text().split()[0] == "␣Paris"
@@ -65,6 +66,16 @@ def test_a_target_is_typed_searched_and_reached_and_its_link_restores_it(make_ta
     assert again.locator("#state").input_value() == "The capital of France is"
 
 
+def test_a_link_to_a_target_that_needs_no_control_says_so(make_tab):
+    page = make_tab().open(f"{STATE}&t=7042&w=-")  # " Paris"
+    expect(page.locator("#verdicts .verdict")).to_contain_text("reached", timeout=SLOW)
+    assert page.locator("#verdicts tbody td").nth(2).inner_text() == "0"
+    assert page.locator("#verdicts tbody td").nth(3).inner_text() == "no control"
+    # and nonsense in a link harms nothing
+    page = make_tab().open(f"{STATE}&t=abc_7042.x_-1&w=1e9&k=-5&b=x&seed=1.5&p=nowhere")
+    page.wait_for_selector(".bars button")
+
+
 def test_steps_show_as_they_are_made_the_page_stays_usable_and_stop_stops(make_tab):
     tab = make_tab()
     page = tab.open(HARD)
@@ -78,6 +89,7 @@ def test_steps_show_as_they_are_made_the_page_stays_usable_and_stop_stops(make_t
     expect(page.locator("#verdicts .verdict")).to_have_text("searching", timeout=20_000)
     shown = time.monotonic()
     step = next(when for when, text in news if json.loads(text)["event"] == "step")
+    print(f"a step was on the page {shown - step:.2f} s after it had come")
     assert shown - step < 1
     began = time.monotonic()
     page.locator("nav a[data-view=bound]").click()  # another question in the middle of the search
@@ -94,6 +106,7 @@ def test_steps_show_as_they_are_made_the_page_stays_usable_and_stop_stops(make_t
     began = time.monotonic()
     page.locator("#stop").click()
     expect(states(page)).to_have_text("stopped")
+    print(f"a search had stopped {time.monotonic() - began:.2f} s after the click")
     assert time.monotonic() - began < 2
     expect(page.locator("#verdicts .verdict")).to_contain_text("unknown stopped")
 
@@ -111,6 +124,7 @@ def test_a_closed_tab_stops_its_search_within_two_seconds(make_tab, server):
     while running(other):
         assert time.monotonic() - began < 2
         time.sleep(0.05)
+    print(f"a closed tab's search had ended after {time.monotonic() - began:.2f} s")
 
 
 def running(page):
@@ -166,7 +180,26 @@ def test_a_live_set_grows_on_the_page(make_tab):
     page.locator("#explore").click()
     page.wait_for_selector("#reached tbody tr", timeout=30_000)
     expect(page.locator("#set-state")).to_have_text("done", timeout=60_000)
-    assert page.locator("#reached tbody tr").count() >= 1
+    rows = page.locator("#reached tbody tr").count()
+    assert rows >= 1
+    page.reload()
+    expect(page.locator("#set-state")).to_have_text("explored earlier")
+    assert page.locator("#reached tbody tr").count() == rows
+
+
+def test_what_is_saved_and_shown_can_not_run_or_disguise_itself(make_tab):
+    tab = make_tab()
+    page = tab.open("#/curve")
+    found = page.evaluate(
+        """async () => {
+            const { toCsv } = await import("/static/save.js");
+            const { visible } = await import("/static/dom.js");
+            return [toCsv(["a", "b"], [["=1+1", 'say "hi"'], [" x", -2], [null, "two\\nlines"]]),
+                    visible("a\\u202eb\\u00a0c\\u0000 d")];
+        }"""
+    )
+    assert found[0] == 'a,b\r\n\'=1+1,"say ""hi"""\r\n" x",-2\r\n,"two\nlines"\r\n'
+    assert found[1] == "a\\u202eb\\u00a0c\\u0000 d"
 
 
 def test_a_curve_shows_the_pairs_behind_a_point_by_mouse_and_by_keys(make_tab):
@@ -230,6 +263,8 @@ def test_an_episode_is_a_conversation_and_a_model_answers_live(make_tab):
     assert page.locator("#episode .say.model").count() == 3
     page.locator(".strip button").last.click()
     expect(page.locator(".strip button[aria-pressed=true]")).to_have_count(1)
+    page.locator("#try").click()
+    assert page.locator("#own-problem").input_value() == page.locator("#episode .say.user").first.inner_text()
     page.locator("#own-problem").fill("Name the capital of France. <b>One</b> word.")
     page.get_by_label("Tokens a reply").fill("8")
     page.get_by_label("Turns").fill("2")

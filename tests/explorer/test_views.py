@@ -43,6 +43,19 @@ def test_a_live_set_is_the_engines_set_and_grows(client, problem, loaded):
     assert news[-2]["event"] == "end" and news[-2]["exact_k"] == 1
 
 
+def test_an_explored_set_is_remembered_for_its_link(client, problem):
+    order = {**problem, "state": "remember", "k": 1, "sample": 50}
+    assert client.post("/api/explored", json=order).json() == {"reached": [], "growth": [], "end": None}
+    news = job(client, "set", order)
+    told = {t["token"]["id"] for n in news if n["event"] == "reached" for t in n["tokens"]}
+    found = client.post("/api/explored", json=order).json()
+    assert {entry["token"]["id"] for entry in found["reached"]} == told
+    assert found["end"]["allowed"] == 50 and len(found["growth"]) == len(
+        [n for n in news if n["event"] == "progress"]
+    )
+    assert client.post("/api/explored", json={**order, "seed": 1}).json()["reached"] == []
+
+
 def test_a_sampled_set_says_how_many_tokens_it_allowed(client, problem):
     news = job(client, "set", {**problem, "k": 2, "sample": 20, "forwards": 40})
     assert news[-1]["state"] == "done"
@@ -147,6 +160,7 @@ def test_a_rise_run_has_its_episodes_and_flows(client):
         assert turn["accuracy"]["value"] == pytest.approx(right / 4)
     problem = stage["episodes"][0]["problem"]
     episode = client.get("/api/episode", params={"run": "rise", "stage": 0, "problem": problem}).json()
+    assert "sort" in episode["system"].lower()
     assert len(episode["turns"]) == 3 and episode["retry"] == "That is not correct."
     for number in problem.removeprefix("sort:").split("-"):
         assert number in episode["prompt"]

@@ -66,3 +66,6 @@ class Session {
 }
 
 export const session = new Session();
+
+/** Whether a job in this state is not at its end. */
+export const isBusy = (state) => ["starting", "waiting", "running", "paused"].includes(state);

@@ -4,7 +4,7 @@ import { post } from "./api.js";
 import { hideTip, showTip } from "./chart.js";
 import { count, debounce, field, h, number, s, select, show, tokens } from "./dom.js";
 import { linkTo, writeLink } from "./link.js";
-import { about, numberField, problemForm, stateOrder } from "./problem.js";
+import { choice, numberField, POSITIONS, problemForm, stateOrder, viewOf } from "./problem.js";
 import { saveCsv, saveJson, savePng, saves } from "./save.js";
 
 const START = { state: "The capital of France is", position: "before", relative: 1, show: "reach" };
@@ -12,18 +12,7 @@ const SHOWN = [["reach", "what one token could do"], ["least", "least k not rule
 // Cividis: even in lightness, and the same to colour-blind eyes.
 const STOPS = ["#00224e", "#123570", "#3b496c", "#575d6d", "#707173", "#8a8678", "#a59c74", "#c3b369", "#e1cc55", "#fee838"];
 
-export function view() {
-  const element = h("div", {});
-  let page = null;
-  return {
-    element,
-    async open(values) {
-      page ??= new BoundPage(await about());
-      if (!element.contains(page.element)) show(element, page.element);
-      await page.restore(values);
-    },
-  };
-}
+export const view = () => viewOf(BoundPage);
 
 class BoundPage {
   constructor(known) {
@@ -54,8 +43,8 @@ class BoundPage {
 
   async restore(link) {
     if (this.drawn && (!Object.keys(link).length || linkTo("bound", link) === linkTo("bound", this.linkValues()))) return this.keepLink();
-    this.values = { ...START, ...Object.fromEntries(Object.entries({ model: link.m, adapter: link.a, state: link.s, position: link.p, show: link.show }).filter(([, value]) => value)) };
-    if (Number(link.r) > 0) this.values.relative = Number(link.r);
+    this.values = { ...START, ...Object.fromEntries(Object.entries({ model: link.m, adapter: link.a, state: link.s, position: choice(POSITIONS, link.p), show: choice(SHOWN, link.show) }).filter(([, value]) => value)) };
+    if (Number(link.r) > 0) this.values.relative = Math.min(1000, Number(link.r));
     const changed = () => { this.keepLink(); this.ask(); };
     show(this.parts.form, problemForm(this.known, this.values, changed),
       field("Show", select(SHOWN, this.values.show, (event) => { this.values.show = event.target.value; this.keepLink(); if (this.answer) this.draw(); })),

@@ -18,8 +18,8 @@ export function linkTo(view, values) {
   return `#/${view}${query ? `?${query}` : ""}`;
 }
 
-/** Lists of lists of token ids, as a link holds them: 12.34_56 */
-export const packIds = (lists) => lists.map((ids) => ids.join(".")).join("_");
+/** Lists of lists of token ids, as a link holds them: 12.34_56; an empty list is a minus. */
+export const packIds = (lists) => lists.map((ids) => ids.join(".") || "-").join("_");
 
-export const unpackIds = (text) => (text ? text.split("_").map((part) => part.split(".").filter(Boolean).map(Number)) : [])
+export const unpackIds = (text) => (text ? text.split("_").map((part) => (part === "-" ? [] : part.split(".").map(Number))) : [])
   .filter((ids) => ids.every((id) => Number.isSafeInteger(id) && id >= 0));

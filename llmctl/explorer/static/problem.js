@@ -1,7 +1,7 @@
 // The form that several views share: model, adapter, state, position.
 
 import { get } from "./api.js";
-import { field, h, notice, select } from "./dom.js";
+import { field, h, notice, select, show } from "./dom.js";
 
 export const POSITIONS = [["before", "before the state"], ["after", "after the state"], ["system", "system message"],
   ["user_start", "start of the user's message"], ["user_end", "end of the user's message"], ["reply_start", "start of the reply"]];
@@ -11,6 +11,20 @@ let asked = null;
 export function about() {
   asked ??= get("/api/about").catch((error) => { asked = null; throw error; });
   return asked;
+}
+
+/** A view whose page is made once, when it is known what may be asked for. */
+export function viewOf(Page) {
+  const element = h("div", {});
+  let page = null;
+  return {
+    element,
+    async open(values) {
+      page ??= new Page(await about());
+      if (!element.contains(page.element)) show(element, page.element);
+      await page.restore(values);
+    },
+  };
 }
 
 /** Model and adapter as selects; `values` is kept up to date. */
@@ -40,6 +54,9 @@ export function problemForm(known, values, changed) {
     h("div", { class: "row" }, field("The control goes", select(POSITIONS, values.position ?? "before", (event) => { values.position = event.target.value; changed(); }))));
 }
 
+/** A choice of a link, where it is one of the pairs of a select; else nothing, and the default stands. */
+export const choice = (pairs, value) => (pairs.some(([name]) => name === value) ? value : undefined);
+
 /** What an order names of a problem. */
 export const stateOrder = (values) => ({ ...modelOrder(values), state: values.state ?? "", position: values.position || "before" });
 export const modelOrder = (values) => ({ model: values.model, adapter: values.adapter || null });
@@ -47,7 +64,8 @@ export const modelOrder = (values) => ({ model: values.model, adapter: values.ad
 /** A number field that keeps to its limits. */
 export function numberField(label, values, name, { min, max, step = 1, changed = () => {} }) {
   return field(label, h("input", { type: "number", min, max, step, value: values[name], onchange: (event) => {
-    const value = Number(event.target.value);
+    const typed = Number(event.target.value);
+    const value = step === 1 ? Math.round(typed) : typed;
     values[name] = Math.min(max, Math.max(min, Number.isFinite(value) ? value : min));
     event.target.value = values[name];
     changed();

@@ -1,26 +1,15 @@
 // RISE: an episode as a conversation, the flows between turns, and a box to try a tuned model.
 
-import { get, session } from "./api.js";
+import { get, isBusy, session } from "./api.js";
 import { chart, colour } from "./chart.js";
 import { count, field, h, notice, number, s, select, show, visible } from "./dom.js";
 import { linkTo, writeLink } from "./link.js";
-import { about, modelFields, modelOrder, numberField } from "./problem.js";
+import { modelFields, modelOrder, numberField, viewOf } from "./problem.js";
 import { saveCsv, saveJson, savePng, saves } from "./save.js";
 
 const LIVE = { problem: "", answer: "", system: "", turns: 3, new_tokens: 128, temperature: 0, seed: 0 };
 
-export function view() {
-  const element = h("div", {});
-  let page = null;
-  return {
-    element,
-    async open(values) {
-      page ??= new RisePage(await about());
-      if (!element.contains(page.element)) show(element, page.element);
-      await page.restore(values);
-    },
-  };
-}
+export const view = () => viewOf(RisePage);
 
 class RisePage {
   constructor(known) {
@@ -62,7 +51,7 @@ class RisePage {
     this.runs = (await get("/api/runs")).runs.filter((run) => run.kind === "rise");
     for (const [key, name] of [["lp", "problem"], ["la", "answer"], ["ls", "system"], ["m", "model"], ["a", "adapter"]]) if (link[key]) this.live[name] = link[key];
     for (const [key, name, least, most] of [["lt", "turns", 1, this.known.limits.turns], ["ln", "new_tokens", 1, this.known.limits.new_tokens], ["lx", "temperature", 0, 5], ["seed", "seed", 0, 2 ** 31]]) {
-      if (link[key] !== undefined && Number.isFinite(Number(link[key]))) this.live[name] = Math.min(most, Math.max(least, Number(link[key])));
+      if (link[key] !== undefined && Number.isFinite(Number(link[key]))) this.live[name] = Math.min(most, Math.max(least, name === "temperature" ? Number(link[key]) : Math.round(Number(link[key]))));
     }
     this.drawn = true;
     this.drawLive();
@@ -140,10 +129,22 @@ class RisePage {
     if (!this.episode) return show(this.parts.talk, h("h2", {}, "Episode"), h("p", { class: "empty" }, "Choose a run and an episode."));
     const { prompt, gold, turns, problem, retry } = this.episode;
     const asked = prompt ?? `Problem ${problem}. Its text is not kept in the run, and its file lies outside the runs folder.`;
-    show(this.parts.talk, h("div", { class: "head" }, h("h2", {}, `Episode ${problem}`), h("span", { class: "note" }, "reference answer ", h("b", {}, visible(String(gold ?? "–"))))),
+    show(this.parts.talk, h("div", { class: "head" }, h("h2", {}, `Episode ${problem}`), h("span", { class: "note" }, "reference answer ", h("b", {}, visible(String(gold ?? "–"))), prompt !== null && " · ", prompt !== null && h("button", { class: "link", type: "button", id: "try", onclick: () => this.tryIt() }, "try it live"))),
       h("div", { class: "talk", id: "episode" }, turns.flatMap((turn, place) => [
         place === 0 ? h("div", { class: "say user" }, asked) : h("div", { class: "say user" }, `${retry} `, h("small", {}, "and the problem once more")),
         answer(turn.text, turn.is_correct, `turn ${place + 1}, ${turn.is_correct ? "right" : "wrong"}${turn.answer === null || turn.answer === undefined ? ", no answer read" : `, answer ${turn.answer}`}, ${count(turn.tokens)} tokens${turn.is_repeat ? ", says the same again" : ""}${turn.error ? `, engine error: ${turn.error}` : ""}`)])));
+  }
+
+  /** The episode's problem, in the box below, with what this run has trained where it is on offer. */
+  tryIt() {
+    const { prompt, gold, system } = this.episode;
+    const trained = this.known.adapters.find((offer) => offer.name === `runs:${this.run}/models/${this.stage}`);
+    const model = this.known.models.find((offer) => [`runs:${this.run}/models/${this.stage}`, this.found.model].includes(offer.name));
+    Object.assign(this.live, { problem: prompt, answer: String(gold ?? ""), system, adapter: trained?.name ?? "", ...(model ? { model: model.name } : {}) });
+    this.drawLive();
+    this.keepLink();
+    this.parts.live.scrollIntoView({ block: "nearest" });
+    document.getElementById("ask").focus();
   }
 
   drawLive() {
@@ -163,7 +164,7 @@ class RisePage {
   }
 
   drawButtons() {
-    const runs = ["starting", "waiting", "running", "paused"].includes(this.state);
+    const runs = isBusy(this.state);
     show(this.buttons, h("button", { class: "primary", type: "button", id: "ask", disabled: runs || !this.live.problem, onclick: () => this.ask() }, "Ask"),
       runs && h("button", { type: "button", onclick: () => session.send({ do: "stop", kind: "converse" }) }, "Stop"),
       h("span", { class: "soft", id: "live-state" }, { idle: "", running: "answering …", lost: "the connection was lost" }[this.state] ?? this.state));
@@ -188,7 +189,7 @@ class RisePage {
 
   hear(news) {
     if (news.event === "lost") {
-      if (["starting", "waiting", "running"].includes(this.state)) this.state = "lost";
+      if (isBusy(this.state)) this.state = "lost";
       return this.drawButtons();
     }
     if (news.job !== this.job) return;

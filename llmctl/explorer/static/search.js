@@ -1,29 +1,19 @@
 // The search view: pose a problem, watch it being solved.
 
-import { post, session } from "./api.js";
+import { isBusy, post, session } from "./api.js";
 import { chart, colour, span } from "./chart.js";
 import { count, debounce, duration, field, h, notice, number, opens, s, select, show, textOf, token, tokens, visible } from "./dom.js";
 import { linkTo, packIds, unpackIds, writeLink } from "./link.js";
-import { about, numberField, problemForm, stateOrder } from "./problem.js";
+import { choice, numberField, POSITIONS, problemForm, stateOrder, viewOf } from "./problem.js";
 import { saveCsv, saveJson, savePng, saves } from "./save.js";
 import { combo, distribution, Targets } from "./targets.js";
 
 const METHODS = [["default", "GCG, steps by base loss (default)"], ["published", "published schedule"], ["greedy", "greedy, leftwards"],
   ["gcg", "GCG at every k"], ["beam", "beam"], ["random", "random controls"]];
+const CONTROLS = [["any", "any tokens"], ["printable", "printable tokens"]];
 const START = { state: "The capital of France is", position: "before", k: 4, method: "default", controls: "any", budget: 4000, seed: 0 };
 
-export function view() {
-  const element = h("div", {});
-  let page = null;
-  return {
-    element,
-    async open(values) {
-      page ??= new SearchPage(await about());
-      if (!element.contains(page.element)) show(element, page.element);
-      await page.restore(values);
-    },
-  };
-}
+export const view = () => viewOf(SearchPage);
 
 class SearchPage {
   constructor(known) {
@@ -61,11 +51,12 @@ class SearchPage {
   async restore(link) {
     if (this.drawn && linkTo("search", link) === linkTo("search", this.linkValues())) return;
     if (this.drawn && !Object.keys(link).length) return this.keepLink();
-    const wanted = { ...START, ...Object.fromEntries(Object.entries({ model: link.m, adapter: link.a, state: link.s, position: link.p, method: link.x, controls: link.c }).filter(([, value]) => value)) };
+    const wanted = { ...START, ...Object.fromEntries(Object.entries({ model: link.m, adapter: link.a, state: link.s, position: choice(POSITIONS, link.p), method: choice(METHODS, link.x), controls: choice(CONTROLS, link.c) }).filter(([, value]) => value)) };
     for (const [key, name, least] of [["k", "k", 1], ["b", "budget", 1], ["seed", "seed", 0]]) {
-      if (link[key] && Number.isFinite(Number(link[key]))) wanted[name] = Math.max(least, Number(link[key]));
+      if (link[key] && Number.isFinite(Number(link[key]))) wanted[name] = Math.max(least, Math.round(Number(link[key])));
     }
     wanted.k = Math.min(wanted.k, this.known.limits.k);
+    wanted.seed = Math.min(wanted.seed, 2 ** 31);
     wanted.budget = Math.min(wanted.budget, this.known.limits.budget);
     this.values = wanted;
     this.stop();
@@ -130,7 +121,7 @@ class SearchPage {
         numberField("Seed", this.values, "seed", { min: 0, max: 2 ** 31, changed: kept })),
       h("div", { class: "row" },
         field("Method", select(METHODS, this.values.method, (event) => { this.values.method = event.target.value; kept(); })),
-        field("Controls of", select([["any", "any tokens"], ["printable", "printable tokens"]], this.values.controls, (event) => { this.values.controls = event.target.value; kept(); }))),
+        field("Controls of", select(CONTROLS, this.values.controls, (event) => { this.values.controls = event.target.value; kept(); }))),
       this.buttons, this.progress);
     this.drawn = true;
     this.drawButtons();
@@ -168,7 +159,7 @@ class SearchPage {
   }
 
   drawButtons() {
-    const runs = ["starting", "waiting", "running", "paused"].includes(this.state);
+    const runs = isBusy(this.state);
     show(this.buttons,
       h("button", { class: "primary", type: "button", id: "start", disabled: runs || !this.targets.list.length || !this.values.state, onclick: () => this.start() }, "Search"),
       runs && h("button", { type: "button", id: "pause", disabled: !["running", "paused"].includes(this.state), onclick: () => session.send({ do: this.state === "paused" ? "go-on" : "pause", kind: "search" }) }, this.state === "paused" ? "Go on" : "Pause"),
@@ -195,12 +186,12 @@ class SearchPage {
   }
 
   stop() {
-    if (["starting", "waiting", "running", "paused"].includes(this.state)) session.send({ do: "stop", kind: "search" });
+    if (isBusy(this.state)) session.send({ do: "stop", kind: "search" });
   }
 
   hear(news) {
     if (news.event === "lost") {
-      if (["starting", "waiting", "running", "paused"].includes(this.state)) this.state = "lost";
+      if (isBusy(this.state)) this.state = "lost";
       return this.drawButtons();
     }
     if (news.job !== this.job) return;

@@ -1,29 +1,19 @@
 // The reachable set: every token that some short control forces, as it is found, or as a run left it.
 
-import { get, session } from "./api.js";
+import { get, isBusy, post, session } from "./api.js";
 import { chart, colour, span } from "./chart.js";
 import { count, duration, field, h, notice, number, opens, s, select, show, textOf, token, tokens } from "./dom.js";
 import { linkTo, packIds, writeLink } from "./link.js";
-import { about, numberField, problemForm, stateOrder } from "./problem.js";
+import { choice, numberField, POSITIONS, problemForm, stateOrder, viewOf } from "./problem.js";
 import { saveCsv, saveJson, savePng, saves } from "./save.js";
 
+const CONTROLS = [["any", "any tokens"], ["printable", "printable tokens"]];
 const START = { state: "The old lighthouse keeper", position: "before", k: 2, controls: "any", sample: 2048, forwards: 1024, seed: 0 };
 const COLUMNS = [["Token", (row) => row.token.text], ["k", (row) => row.control.length], ["Witness", (row) => textOf(row.control)],
   ["Rank without", (row) => row.base_rank], ["Loss without", (row) => row.base_loss]];
 const SHOWN = 400; // rows of the table at a time
 
-export function view() {
-  const element = h("div", {});
-  let page = null;
-  return {
-    element,
-    async open(values) {
-      page ??= new SetPage(await about());
-      if (!element.contains(page.element)) show(element, page.element);
-      await page.restore(values);
-    },
-  };
-}
+export const view = () => viewOf(SetPage);
 
 class SetPage {
   constructor(known) {
@@ -77,9 +67,9 @@ class SetPage {
     if (this.drawn && (!Object.keys(link).length || linkTo("set", link) === linkTo("set", this.linkValues()))) return this.keepLink();
     this.saved ??= (await get("/api/runs")).runs.filter((run) => run.kind === "reach-set" && run.is_done);
     this.stop();
-    const wanted = { ...START, ...Object.fromEntries(Object.entries({ model: link.m, adapter: link.a, state: link.s, position: link.p, controls: link.c }).filter(([, value]) => value)) };
+    const wanted = { ...START, ...Object.fromEntries(Object.entries({ model: link.m, adapter: link.a, state: link.s, position: choice(POSITIONS, link.p), controls: choice(CONTROLS, link.c) }).filter(([, value]) => value)) };
     for (const [key, name, least, most] of [["k", "k", 1, this.known.limits.k], ["n", "sample", 0, 10 ** 7], ["f", "forwards", 0, this.known.limits.budget], ["seed", "seed", 0, 2 ** 31]]) {
-      if (link[key] !== undefined && Number.isFinite(Number(link[key]))) wanted[name] = Math.min(most, Math.max(least, Number(link[key])));
+      if (link[key] !== undefined && Number.isFinite(Number(link[key]))) wanted[name] = Math.min(most, Math.max(least, Math.round(Number(link[key]))));
     }
     this.values = wanted;
     this.filter = link.q ?? "";
@@ -90,6 +80,23 @@ class SetPage {
     this.reset();
     if (this.run) await this.openRun(this.run);
     this.draw();
+    if (!this.run && link.s) await this.recall();
+  }
+
+  order() {
+    const { k, controls, sample, forwards, seed } = this.values;
+    return { ...stateOrder(this.values), k, controls, sample, forwards, seed };
+  }
+
+  /** What the server still knows of this very set. */
+  async recall() {
+    const found = await post("/api/explored", this.order());
+    if (!found.reached.length || this.rows.size) return;
+    for (const entry of found.reached) this.rows.set(entry.token.id, entry);
+    [this.growth, this.end] = [found.growth, found.end];
+    this.state = found.end ? "explored earlier" : "explored in part, earlier";
+    this.drawButtons();
+    this.drawFound();
   }
 
   async openRun(run) {
@@ -110,7 +117,7 @@ class SetPage {
   draw() {
     const { limits } = this.known;
     const kept = () => this.keepLink();
-    const changed = () => { this.stop(); this.run = ""; this.reset(); this.drawFound(); this.keepLink(); };
+    const changed = () => { this.stop(); this.run = ""; this.reset(); this.state = "idle"; this.drawButtons(); this.drawFound(); this.keepLink(); };
     show(this.parts.form,
       this.saved.length > 0 && field("Open a finished set", select([["", "explore here"], ...this.saved.map((run) => [run.name, run.name])], this.run, async (event) => {
         const { value } = event.target;
@@ -128,7 +135,8 @@ class SetPage {
         numberField("Tokens, k", this.values, "k", { min: 1, max: limits.k, changed: kept }),
         numberField("Of tokens (0: all)", this.values, "sample", { min: 0, max: 10 ** 7, changed: kept }),
         numberField("Controls beyond k = 1", this.values, "forwards", { min: 0, max: limits.budget, changed: kept }),
-        numberField("Seed", this.values, "seed", { min: 0, max: 2 ** 31, changed: kept })),
+        numberField("Seed", this.values, "seed", { min: 0, max: 2 ** 31, changed: kept }),
+        field("Controls of", select(CONTROLS, this.values.controls, (event) => { this.values.controls = event.target.value; kept(); }))),
       this.buttons, this.progress);
     show(this.parts.table, h("div", { class: "head" }, h("h2", {}, "Reached tokens"),
       h("div", { class: "row center" },
@@ -142,7 +150,7 @@ class SetPage {
   }
 
   drawButtons() {
-    const runs = ["starting", "waiting", "running", "paused"].includes(this.state);
+    const runs = isBusy(this.state);
     show(this.buttons,
       h("button", { class: "primary", type: "button", id: "explore", disabled: runs || !this.values.state, onclick: () => this.start() }, "Explore"),
       runs && h("button", { type: "button", disabled: !["running", "paused"].includes(this.state), onclick: () => session.send({ do: this.state === "paused" ? "go-on" : "pause", kind: "set" }) }, this.state === "paused" ? "Go on" : "Pause"),
@@ -156,10 +164,9 @@ class SetPage {
     this.state = "starting";
     this.drawButtons();
     this.drawFound();
-    const { k, controls, sample, forwards, seed } = this.values;
     try {
       this.job = session.name("set");
-      await session.start("set", this.job, { ...stateOrder(this.values), k, controls, sample, forwards, seed });
+      await session.start("set", this.job, this.order());
     } catch (error) {
       this.state = "failed";
       notice(error.message);
@@ -169,12 +176,12 @@ class SetPage {
   }
 
   stop() {
-    if (["starting", "waiting", "running", "paused"].includes(this.state)) session.send({ do: "stop", kind: "set" });
+    if (isBusy(this.state)) session.send({ do: "stop", kind: "set" });
   }
 
   hear(news) {
     if (news.event === "lost") {
-      if (["starting", "waiting", "running", "paused"].includes(this.state)) this.state = "lost";
+      if (isBusy(this.state)) this.state = "lost";
       return this.drawButtons();
     }
     if (news.job !== this.job) return;
