@@ -75,15 +75,16 @@ def serve(runs, *options):
 def server(runs, tiny_model, embedded_model):
     """The address of an explorer: a tiny model by default, and the embedded one, warm."""
     process, address = serve(runs, "--model", str(tiny_model))
-    order = json.dumps({"model": "smollm2-135m", "state": "warm"}).encode()
-    request = urllib.request.Request(
-        f"{address}/api/next", order, {"Content-Type": "application/json", "Origin": address}
-    )
-    with urllib.request.urlopen(request, timeout=280) as answer:
-        assert answer.status == 200
-    yield address
-    process.terminate()
-    process.wait(20)
+    try:
+        order = json.dumps({"model": "smollm2-135m", "state": "warm"}).encode()
+        headers = {"Content-Type": "application/json", "Origin": address}
+        request = urllib.request.Request(f"{address}/api/next", order, headers)
+        with urllib.request.urlopen(request, timeout=280) as answer:
+            assert answer.status == 200
+        yield address
+    finally:
+        process.terminate()
+        process.wait(20)
 
 
 @pytest.fixture(scope="session")
