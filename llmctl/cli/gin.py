@@ -62,7 +62,9 @@ def show(
         Path | None,
         typer.Option(help="A folder with a Sparse-GIN adapter; without it, its default settings are shown."),
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Draw figures into it.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Draw figures into it, and write the numbers.")
+    ] = None,
     form: Annotated[str, typer.Option("--format", help="Of the figures: png or svg.")] = "png",
     top: Annotated[int, typer.Option("--top", min=1, help="Strongest edges to list.")] = 20,
     as_json: JsonOption = False,

@@ -21,7 +21,8 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from llmctl.gin.graph import AttentionInputs, GraphRule, send_messages
+from llmctl.gin.fused import hear
+from llmctl.gin.graph import AttentionInputs, GraphRule
 
 Activation = Literal["prelu", "relu", "gelu", "silu"]
 Norm = Literal["rms", "layer", "none"]
@@ -170,5 +171,5 @@ class SparseGin(nn.Module):
         nodes = self.down(stream.to(self.down.weight.dtype))
         for level, gin_round in enumerate(self.rounds):
             known = nodes if memory is None else memory.extend(level, nodes)
-            nodes = gin_round(nodes, send_messages(inputs, self.rule, known, self.mix))
+            nodes = gin_round(nodes, hear(inputs, self.rule, known, self.mix))
         return (self.scale * self.norm(self.up(nodes))).to(stream.dtype)

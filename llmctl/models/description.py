@@ -68,7 +68,9 @@ def check_adapter(adapter: Path | None, name: str = "adapter") -> None:
         UserError: The folder holds no saved PEFT adapter.
     """
     if adapter is not None and not (adapter / "adapter_config.json").is_file():
-        raise UserError(f"{name} is {adapter}, but there is no such folder of a saved PEFT adapter")
+        raise UserError(
+            f"{name} is {adapter}, which has no adapter_config.json: give the folder of a saved PEFT adapter"
+        )
 
 
 def fingerprint(folder: Path, config: str = "config.json") -> str:

@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError
 
 from llmctl.errors import UserError
-from llmctl.models.description import reads_images
+from llmctl.models.description import check_adapter, reads_images
 from llmctl.models.quiet import quiet_libraries
 from llmctl.models.registry import resolve
 
@@ -196,10 +196,7 @@ def attach_adapter(
         UserError: The folder is no PEFT adapter, has no safetensors weights, or fits another model.
     """
     folder = Path(adapter)
-    if not (folder / "adapter_config.json").is_file():
-        raise UserError(
-            f"adapter {adapter} has no adapter_config.json: give the folder of a saved PEFT adapter"
-        )
+    check_adapter(folder)
     if not (folder / "adapter_model.safetensors").is_file():
         raise UserError(f"adapter {adapter} has no adapter_model.safetensors: only safetensors are loaded")
     register_adapters()

@@ -17,7 +17,7 @@ token's representation can be: its gain is folded into the weights, and what is 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -79,7 +79,12 @@ class BoundReport:
 
 
 def attention_bound(
-    model: Any, tokenizer: PreTrainedTokenizerBase, problem: Problem, *, relative: float = 1.0
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    problem: Problem,
+    *,
+    relative: float = 1.0,
+    between: Callable[[], None] = lambda: None,
 ) -> BoundReport:
     """For each layer and head, the least k that the bound does not rule out.
 
@@ -89,6 +94,7 @@ def attention_bound(
         problem: Its state (with template, where the position is a slot); the target is not read.
         relative: The desired component orthogonal to the head's output, as a multiple of that output's
             norm; 1 turns the output by 45 degrees or more.
+        between: Called before each layer, where others may use the model; what it raises ends the work.
 
     Raises:
         UserError: The problem does not fit the model, `relative` is not positive, or the model's
@@ -101,6 +107,7 @@ def attention_bound(
     taps = tap_state(model, layout.prompt(()))
     heads = []
     for tap in taps:
+        between()
         weights = {name: projection(tap.module, name) for name in "qkv"}  # once a layer: this is the work
         heads += [_head_bound(tap, head, weights, relative) for head in range(len(tap.queries))]
     return BoundReport(tuple(heads), layout.state_ids, relative)

@@ -121,6 +121,8 @@ def explore(
     *,
     done: Sequence[ScanChunk] = (),
     keep: Callable[[ScanChunk], None] | None = None,
+    on_reached: Callable[[int, tuple[int, ...]], None] | None = None,
+    chunk: int | None = None,
 ) -> Iterator[Growth | ReachableSet]:
     """Scan k = 1 whole, then explore longer controls.
 
@@ -132,6 +134,9 @@ def explore(
         exploration: How to go beyond one token.
         done: Chunks of the scan that an earlier call has given to `keep`, the first ones.
         keep: Called with every new chunk of the scan.
+        on_reached: Called with a token and its witness as soon as they are known; again for the token that
+            the state alone emits, whose witness is empty in the end.
+        chunk: Controls between two points of growth within the scan; None is `scan.CHUNK`.
 
     Yields:
         The growth so far, then the set.
@@ -144,12 +149,12 @@ def explore(
         raise UserError(f"k is {k}, but a control needs at least 1 token: give k >= 1")
     settings = exploration or Exploration()
     meter = Meter()
-    scan = StateScan(model, tokenizer, problem, meter=meter, max_k=k)
-    frontier = _Frontier(scan, settings, k)
+    scan = StateScan(model, tokenizer, problem, meter=meter, max_k=k, chunk=chunk)
+    frontier = _Frontier(scan, settings, k, on_reached)
     chunks = []
-    for chunk in _chain(scan, done, keep):
-        chunks.append(chunk)
-        frontier.grow(set(chunk.emitted) - {-1})
+    for part in _chain(scan, done, keep):
+        chunks.append(part)
+        frontier.take_chunk(part)
         yield frontier.growth[-1]
     frontier.take_scan(scan.finish(chunks))
     if k > 1:
@@ -174,8 +179,15 @@ def _chain(
 class _Frontier:
     """Reached tokens, and the pool of controls that are lengthened next."""
 
-    def __init__(self, scan: StateScan, settings: Exploration, k: int) -> None:
+    def __init__(
+        self,
+        scan: StateScan,
+        settings: Exploration,
+        k: int,
+        on_reached: Callable[[int, tuple[int, ...]], None] | None = None,
+    ) -> None:
         self.scan, self.settings, self.k = scan, settings, k
+        self._on_reached = on_reached or (lambda token, control: None)
         self.generator = torch.Generator().manual_seed(settings.seed)
         self.tokens = torch.tensor(scan.pool.token_ids)
         self.witness: dict[int, tuple[int, ...]] = {}
@@ -191,9 +203,18 @@ class _Frontier:
         meter = self.scan.scorer.meter
         self.growth.append(Growth(len(self._seen), meter.forwards, meter.forward_tokens))
 
+    def take_chunk(self, chunk: ScanChunk) -> None:
+        """Note what a chunk of the scan reached."""
+        for place, token in enumerate(chunk.emitted):
+            if token >= 0 and token not in self._seen:
+                self._seen.add(token)
+                self._on_reached(token, (self.scan.pool.token_ids[chunk.start + place],))
+        self.grow(set())
+
     def take_scan(self, found: ScanResult) -> None:
         """Take over the exact set of k = 1."""
         self.witness = found.reachable()
+        self._on_reached(found.base_token, ())
         self.grow(set(self.witness))
 
     def seed_pool(self) -> None:
@@ -231,6 +252,7 @@ class _Frontier:
             # Alone, since a batch may round a near tie the other way.
             if token not in self.witness and self.scan.emitted_alone(control) == token:
                 self.witness[token] = tuple(control.tolist())
+                self._on_reached(token, self.witness[token])
 
     def _keep(self, controls: Tensor, logprobs: Tensor) -> None:
         rows = torch.cat([self._logprobs, logprobs]) if len(self._controls) else logprobs

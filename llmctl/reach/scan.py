@@ -90,6 +90,7 @@ class StateScan:
         *,
         meter: Meter | None = None,
         max_k: int = 1,
+        chunk: int | None = None,
     ) -> None:
         """Check the problem against the model.
 
@@ -100,6 +101,7 @@ class StateScan:
             targets: Token ids whose best control and base rank are wanted.
             meter: Where to count; None starts a fresh one.
             max_k: The longest control that will be asked for after the scan; the context must hold it.
+            chunk: Controls between two points at which the scan can be resumed; None is `CHUNK`.
 
         Raises:
             UserError: The problem does not fit the model, or a target is outside the vocabulary.
@@ -115,6 +117,7 @@ class StateScan:
         self.pool = Pool(problem, self.layout, tokenizer, vocabulary)
         self.scorer = Scorer(model, self.layout, meter=meter)
         self.targets = tuple(targets)
+        self._size = CHUNK if chunk is None else chunk
         self._columns = torch.tensor(self.targets, dtype=torch.long, device=model.device)
         self._tie = tie_of(model)
 
@@ -125,8 +128,8 @@ class StateScan:
             NotFiniteError: The model gave NaN logits.
         """
         tokens = torch.tensor(self.pool.token_ids)
-        for start in range(done, len(tokens), CHUNK):
-            yield self._chunk(start, tokens[start : start + CHUNK])
+        for start in range(done, len(tokens), self._size):
+            yield self._chunk(start, tokens[start : start + self._size])
 
     def finish(self, chunks: Iterable[ScanChunk]) -> ScanResult:
         """Put the chunks of a whole scan together.

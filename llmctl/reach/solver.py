@@ -165,11 +165,11 @@ class Run:
             for step in self._steps():
                 self.path.append(step)
                 yield step
-            yield self._result("")
+            yield self.conclude()
             return
         except NotFiniteError as raised:
             error = str(raised)
-        yield self._result(error)
+        yield self.conclude(error)
 
     def _steps(self) -> Iterator[Step]:
         search = self.search
@@ -228,7 +228,13 @@ class Run:
     def _solved(self) -> int | None:
         return min((k for k in self.search.best if self.search.is_solved(k)), default=None)
 
-    def _result(self, error: str) -> Result:
+    def conclude(self, error: str = "", *, is_checked: bool = True) -> Result:
+        """What is known now; call it where the events are not taken to their end.
+
+        Args:
+            error: Why the search could not go on.
+            is_checked: Ask the model whether the witness holds as text; without it `roundtrips` is False.
+        """
         search = self.search
         k = self._solved()
         best = search.best[k] if k is not None else _closest(search)
@@ -238,7 +244,7 @@ class Run:
         if k is None and self.max_k == 1 and certified == 1 and not error:
             verdict = "unreachable"
         prompt = self.layout.prompt(control)
-        roundtrips = k is not None and _holds_as_text(search, prompt, self.tokenizer)
+        roundtrips = is_checked and k is not None and _holds_as_text(search, prompt, self.tokenizer)
         return Result(
             verdict=verdict,
             k=k,

@@ -96,14 +96,25 @@ def clustered_rate(
         raise ValueError("a rate is taken over values that are 0 or 1; use bootstrap_mean for others")
     sizes = np.array([len(group) for group in outcomes], dtype=float)
     sums = np.array([group.sum() for group in outcomes], dtype=float)
-    n, clusters = int(sizes.sum()), len(sizes)
+    return rate_of_clusters(sums, sizes)
+
+
+def rate_of_clusters(sums: ArrayLike, sizes: ArrayLike) -> Estimate:
+    """`clustered_rate` from counts, for clusters by the million.
+
+    Args:
+        sums: (U,) successes of each cluster.
+        sizes: (U,) examples of each cluster, positive.
+    """
+    successes, trials = _values(sums, "sums"), _values(sizes, "sizes")
+    n, clusters = int(trials.sum()), len(trials)
     if n == 0:
         return Estimate(None, None, None, 0, 0)
-    rate = float(sums.sum() / n)
+    rate = float(successes.sum() / n)
     if clusters == 1:
         return Estimate(rate, None, None, n, 1)
     if 0 < rate < 1:
-        residuals = sums - rate * sizes
+        residuals = successes - rate * trials
         variance = clusters / (clusters - 1) * float((residuals**2).sum()) / n**2
         deff = max(1.0, variance / (rate * (1 - rate) / n))
         effective = n / deff

@@ -2,7 +2,15 @@
 
 from llmctl.messages import Conversation, Message
 from llmctl.sampling.open import ENGINES, open_sampler
-from llmctl.sampling.types import Completion, Sampler, SamplerInfo, Settings, TokenSampler, Usage
+from llmctl.sampling.types import (
+    Completion,
+    Sampler,
+    SamplerInfo,
+    ScoringSampler,
+    Settings,
+    TokenSampler,
+    Usage,
+)
 
 __all__ = [
     "ENGINES",
@@ -11,6 +19,7 @@ __all__ = [
     "Message",
     "Sampler",
     "SamplerInfo",
+    "ScoringSampler",
     "Settings",
     "TokenSampler",
     "Usage",

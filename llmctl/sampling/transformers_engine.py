@@ -156,6 +156,28 @@ class TransformersSampler(Closing):
         self.usage.completion_tokens += len(rows) * max_tokens
         return found
 
+    def continuation_logprobs(
+        self, prompts: Sequence[Sequence[int]], continuations: Sequence[Sequence[int]]
+    ) -> list[tuple[list[float], bool]]:
+        """See `ScoringSampler.continuation_logprobs`."""
+        self._check_open()
+        vocabulary = self._model.get_input_embeddings().weight.shape[0]
+        rows, lengths = [], []
+        for number, (prompt, wanted) in enumerate(zip(prompts, continuations, strict=True)):
+            check_prompts([prompt, wanted], 0, vocabulary, None)
+            # the last token is scored, not read: it needs no place
+            check_length(number, len(prompt), len(wanted) - 1, self.context_length, what="prompt")
+            rows.append(Row(number, (*prompt, *wanted)))
+            lengths.append(len(wanted))
+        found: list[tuple[list[float], bool]] = [([], True) for _ in rows]
+        with torch.inference_mode(), self._adapter_state():
+            for batch in self._batches(rows, Settings(max_tokens=1)):
+                for row, score in zip(batch, self._score_continuations(batch, lengths), strict=True):
+                    found[row.number] = score
+        self.usage.calls += 1
+        self.usage.prompt_tokens += sum(len(row.ids) for row in rows)
+        return found
+
     def close(self) -> None:
         """Free the model's memory."""
         self._model = None
@@ -234,6 +256,23 @@ class TransformersSampler(Closing):
             whole, both, cache, pictures=join_pictures([row.pictures for row in rests], self.device)
         ).logits[:, -1]
         return logits
+
+    def _score_continuations(
+        self, batch: list[Row], lengths: Sequence[int]
+    ) -> list[tuple[list[float], bool]]:
+        def run(part: list[Row]) -> list[tuple[list[float], bool]]:
+            keep = max(lengths[row.number] for row in part)
+            ids, mask = self._pad([Row(row.number, row.ids[:-1]) for row in part])
+            logits = self._forward(ids, mask, None, keep=keep).logits[:, -keep:].float()  # (B, keep, V)
+            found = []
+            for row, scores in zip(part, logits, strict=True):
+                wanted = torch.tensor(row.ids[-lengths[row.number] :], device=self.device)
+                own = scores[-len(wanted) :]
+                picked = own.gather(-1, wanted[:, None]).squeeze(-1) - own.logsumexp(-1)
+                found.append((picked.tolist(), bool((own.argmax(-1) == wanted).all())))
+            return found
+
+        return self._in_halves(batch, run)
 
     def _continue(self, batch: list[Row], max_tokens: int) -> list[list[int]]:
         def run(part: list[Row]) -> list[list[int]]:

@@ -154,6 +154,32 @@ class Sampler(Protocol):
 
 
 @runtime_checkable
+class ScoringSampler(Sampler, Protocol):
+    """An engine that also tells how likely given token ids are."""
+
+    tokenizer: Any
+    context_length: int | None
+
+    def continuation_logprobs(
+        self, prompts: Sequence[Sequence[int]], continuations: Sequence[Sequence[int]]
+    ) -> list[tuple[list[float], bool]]:
+        """Log-probabilities of given continuations.
+
+        Args:
+            prompts: Token ids, at least one each.
+            continuations: As many lists of token ids, at least one each.
+
+        Returns:
+            For each pair, in order: the natural log-probability of each token of the continuation, and
+            whether greedy decoding would give exactly these.
+
+        Raises:
+            UserError: One is empty, outside the vocabulary, or the two are longer than the context.
+        """
+        ...
+
+
+@runtime_checkable
 class TokenSampler(Sampler, Protocol):
     """An engine that also takes token ids as they are, without a chat template."""
 

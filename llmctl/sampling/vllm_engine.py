@@ -28,7 +28,13 @@ from llmctl.sampling.common import (
 )
 from llmctl.sampling.types import Completion, SamplerInfo, Settings, Usage
 from llmctl.sampling.vllm_lora import Adapter, read_adapter
-from llmctl.sampling.vllm_open import EngineOptions, OpenEngine, first_line, open_llm
+from llmctl.sampling.vllm_open import (
+    EngineOptions,
+    OpenEngine,
+    first_line,
+    open_llm,
+    process_as_it_was,
+)
 
 _MAX_SCORED = 128  # ids that vLLM scores in one request
 
@@ -36,6 +42,7 @@ _MAX_SCORED = 128  # ids that vLLM scores in one request
 class _Engine:
     """What a sampler and its views share: the engine, the tokenizer, the adapters that it knows."""
 
+    @process_as_it_was()
     def __init__(self, model: str | Path, options: EngineOptions, adapter_rank: int = 0) -> None:
         self._folder, self._options = resolve(model, with_code=options.trust_remote_code), options
         trust = options.trust_remote_code

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llmctl.errors import UserError
+from llmctl.models.description import check_adapter
 
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # the ranks that vLLM reserves memory for
 
@@ -38,10 +39,7 @@ def read_adapter(folder: str | Path, max_rank: int) -> Adapter:
         UserError: No adapter, not LoRA, not safetensors, or a rank that is too large.
     """
     folder = Path(folder)
-    if not (folder / "adapter_config.json").is_file():
-        raise UserError(
-            f"adapter {folder} has no adapter_config.json: give the folder of a saved PEFT adapter"
-        )
+    check_adapter(folder)
     config = json.loads((folder / "adapter_config.json").read_text())
     kind = str(config.get("peft_type"))
     if kind.upper() != "LORA":

@@ -80,6 +80,31 @@ class OpenEngine:
         _restore(self.environment)
 
 
+@contextmanager
+def process_as_it_was() -> Iterator[None]:
+    """Put back what opening an engine, and the imports that come with it, change in this process.
+
+    vLLM seeds the generators of python, numpy and torch, and replaces `torch.set_num_threads` by a function
+    that only warns; libraries draw numbers when they are imported; torch.distributed marks every traceback
+    with a rank, and Ray, which vLLM imports where it is installed, has a hook of its own for them.
+    """
+    import numpy as np
+    import torch
+
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    set_num_threads, excepthook = torch.set_num_threads, sys.excepthook
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        torch.set_num_threads, sys.excepthook = set_num_threads, excepthook
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
+
+
+@process_as_it_was()
 def open_llm(folder: Path, options: EngineOptions, adapter_rank: int = 0) -> OpenEngine:
     """Open vLLM's `LLM` on a model folder, with prefix caching, and LoRA where the model takes it.
 
@@ -130,7 +155,7 @@ def open_llm(folder: Path, options: EngineOptions, adapter_rank: int = 0) -> Ope
             settings["kv_cache_memory_bytes"] = CPU_CACHE_BYTES
     before = dict(os.environ)
     try:
-        with _process_as_it_was(in_process), _refusals(folder):
+        with _kept_in(in_process), _refusals(folder):
             llm = LLM(str(folder), **settings)
             # What a CPU's kernels can not do (a head of 16, say) shows only now.
             probe = SamplingParams(temperature=0.0, max_tokens=1)
@@ -192,34 +217,21 @@ def _import_vllm() -> None:
 
 
 @contextmanager
-def _process_as_it_was(in_process: bool) -> Iterator[None]:
-    """Put back what opening an engine in this process changes beyond the engine.
+def _kept_in(in_process: bool) -> Iterator[None]:
+    """Have vLLM keep its engine in this process.
 
-    vLLM seeds the generators of python, numpy and torch, replaces `torch.set_num_threads` by a function
-    that only warns, and torch.distributed marks every traceback with a rank.
     VLLM_ENABLE_V1_MULTIPROCESSING is read on opening and is set only for that long, so that a server
     started by this process is not changed by it.
     """
-    import numpy as np
-    import torch
-
     name = "VLLM_ENABLE_V1_MULTIPROCESSING"
     own = name in os.environ or not in_process
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    set_num_threads, excepthook = torch.set_num_threads, sys.excepthook
     if not own:
         os.environ[name] = "0"
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
+        yield
     finally:
         if not own:
             os.environ.pop(name, None)
-        torch.set_num_threads, sys.excepthook = set_num_threads, excepthook
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        torch.set_rng_state(states[2])
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import Any
 
 from llmctl.errors import UserError
 from llmctl.runs import new_figure
-from llmctl.runs.files import make_folder, write_bytes
+from llmctl.runs.files import make_folder, write_bytes, write_json
 
 FORMATS = ("png", "svg")
 MAX_TOKENS = 512  # a heat map of more is no picture, and the graph takes T x T numbers
@@ -137,17 +137,21 @@ def _strongest(others: Any, count: int) -> list[Edge]:
 
 
 def write_figures(view: GraphView, folder: Path, form: str = "png") -> list[Path]:
-    """Draw adjacency, degrees and scales into a folder.
+    """Draw adjacency, degrees and scales into a folder, and write the numbers beside them as JSON.
 
     Args:
         view: What to draw.
         folder: Made where it is missing.
         form: "png" or "svg".
 
+    Returns:
+        The figures' paths.
+
     Raises:
         UserError: The disk refused.
     """
     make_folder(folder)
+    write_json(folder / f"layer-{view.layer}.json", view.to_dict())
     drawings = {"adjacency": draw_adjacency, "degrees": draw_degrees, "scales": draw_scales}
     paths = []
     for name, draw in drawings.items():

@@ -94,6 +94,7 @@ def test_show_gives_the_graph_of_a_layer_as_json_and_figures(llmctl, tiny_model,
     assert [path.rsplit("/", 1)[-1] for path in found["figures"]] == [
         f"layer-1-{name}.png" for name in ("adjacency", "degrees", "scales")
     ]
+    assert json.loads((tmp_path / "out" / "layer-1.json").read_text())["adjacency"] == graph
     assert all(
         (tmp_path / "out" / path.rsplit("/", 1)[-1]).stat().st_size > 3000 for path in found["figures"]
     )

@@ -164,7 +164,7 @@ def test_a_dry_run_shows_the_work_and_makes_nothing(llmctl, recipe, tmp_path):
         ("search.max=3", "unknown key 'search.max'"),
         ("controls.position=template", "a curve's states are plain texts"),
         ("beside=[falcon-8b]", "no published curve"),
-        ("adapter=none", "there is no such folder of a saved PEFT adapter"),
+        ("adapter=none", "give the folder of a saved PEFT adapter"),
         ("shard.index=1", "index is 1 and of is 1"),
         ("targets.tokens=999", "followed by"),
     ],

@@ -5,6 +5,9 @@ import json
 import pytest
 import yaml
 
+from llmctl.runs import list_recipes, load_recipe
+from llmctl.training.recipe import SftRecipe
+
 RECIPE = {
     "kind": "sft",
     "data": {"rows": 8, "validation_rows": 4},
@@ -48,3 +51,8 @@ def test_a_mistake_is_one_line_and_no_folder(llmctl, recipe, tmp_path, change, m
     done = llmctl("train", "sft", recipe, "--run", str(tmp_path / "run"), "--set", change)
     assert done.code == 2 and message in done.err and done.err.count("\n") == 1 and done.out == ""
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", [name for name in list_recipes() if name.startswith("sft/")])
+def test_every_recipe_that_comes_along_is_valid(name):
+    assert load_recipe(SftRecipe, name).data.validation_rows > 0

@@ -185,3 +185,10 @@ def head_output_value(tap, head, row):
 def test_an_orthogonal_part_of_nothing_is_refused(model, tokenizer):
     with pytest.raises(UserError, match="relative is 0"):
         attention_bound(model, tokenizer, Problem(state="a state"), relative=0)
+
+
+def test_others_are_let_in_before_each_layer(model, tokenizer):
+    calls = []
+    report = attention_bound(model, tokenizer, Problem(state="hi"), between=lambda: calls.append(1))
+    assert len(calls) == model.config.num_hidden_layers
+    assert report == attention_bound(model, tokenizer, Problem(state="hi"))

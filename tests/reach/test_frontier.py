@@ -90,3 +90,23 @@ def test_a_bad_exploration_is_refused(options, message):
 def test_no_control_is_no_question(small_model, letters):
     with pytest.raises(UserError, match="k is 0"):
         reachable_set(small_model, letters, Problem(state=STATE), 0)
+
+
+def test_reached_tokens_are_told_as_soon_as_they_are_known(small_model, letters):
+    told, sizes = {}, []
+    steps = explore(
+        small_model,
+        letters,
+        Problem(state=STATE),
+        2,
+        Exploration(200),
+        on_reached=lambda token, control: told.__setitem__(token, control),
+        chunk=10,
+    )
+    for step in steps:
+        sizes.append(len(told))
+        if isinstance(step, ReachableSet):
+            found = step
+    assert told == {entry.token: entry.control_ids for entry in found.reached}
+    assert sizes == sorted(sizes) and sizes[0] < sizes[-1]
+    assert len([growth for growth in found.growth]) >= 4  # forty controls in chunks of ten

@@ -9,6 +9,7 @@ from reach_oracle import FEW, STATE, emitted, truth
 from llmctl.errors import UserError
 from llmctl.reach import Phase, Problem, Result, Schedule, Step, solve
 from llmctl.reach import schedule as schedules
+from llmctl.reach.solver import Run
 
 
 def exhaustive(k, **options):
@@ -258,3 +259,17 @@ def test_the_same_problem_is_solved_in_every_position(model, tokenizer):
 def test_a_phase_that_can_not_run_is_refused(phase, message):
     with pytest.raises(UserError, match=message):
         Phase(**phase)
+
+
+def test_a_search_that_is_left_in_the_middle_concludes_with_what_it_knows(small_model, letters):
+    run = Run(small_model, letters, problem(7, candidates=FEW), exhaustive(2), 2)
+    nothing_yet = run.conclude()
+    assert (nothing_yet.verdict, nothing_yet.k, nothing_yet.control_ids) == ("unknown", None, ())
+    events = run.events()
+    next(events)
+    best = next(events)
+    events.close()
+    left = run.conclude(is_checked=False)
+    assert left.verdict == ("reached" if best.is_hit else "unknown")
+    assert left.loss <= best.loss and left.path[-1] == best
+    assert left.forwards == best.forwards

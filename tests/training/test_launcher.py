@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import subprocess
@@ -5,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from llmctl.errors import LlmctlError, UserError
 from llmctl.models import load
@@ -16,6 +18,7 @@ from .helpers import assert_same_weights, chat, settings, some_rows, weights
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "recipes" / "accelerate").glob("*.yaml"))
 # accelerate starts several processes without MPI only under this name; without a GPU they use gloo.
+MARK = "held here: "  # of sharded.py, which can not be imported: it starts a training
 TWO_ON_CPU = ["--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--main_process_port", "0"]
 
 
@@ -107,6 +110,33 @@ def test_two_processes_give_the_weights_of_one_with_the_same_batch(tiny_model, t
     assert (both.tokens, both.label_tokens) == (alone.tokens, alone.label_tokens)
     assert_same_weights(both.output, alone.output, tolerance=1e-4)
     assert [step for step, _, _ in seen] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "changes", [{}, {"adapter": "lora", "lora": LoraSettings(r=4)}], ids=["full", "lora"]
+)
+def test_two_processes_that_divide_the_weights_give_those_of_one(tiny_model, tmp_path, changes):
+    alone = train(tiny_model, some_rows(), settings(batch_size=4, **changes), tmp_path / "alone")
+    path, output = job_for(tmp_path, tiny_model, "both", batch_size=2, **changes)
+    config = [str(ROOT / "recipes" / "accelerate" / "fsdp2.yaml"), "--num_processes", "2"]
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", *config]
+    command += ["--main_process_port", "0", str(Path(__file__).with_name("sharded.py")), str(path)]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    shares = [float(line.split()[-1]) for line in done.stdout.splitlines() if line.startswith(MARK)]
+    assert len(shares) == 2 and max(shares) < 0.55  # about half of the weights in each process
+    losses = [json.loads(line)["loss"] for line in done.stdout.splitlines() if line.startswith('{"step"')]
+    assert losses == pytest.approx(alone.losses, abs=1e-4)
+    if changes:
+        assert_same_weights(output, alone.output, tolerance=1e-4)
+        return
+    # Gathered weights name the tied head as well, so the models are compared, not the files.
+    found, expected = load(output).model.state_dict(), load(alone.output).model.state_dict()
+    assert found.keys() == expected.keys()
+    for name, weight in expected.items():
+        torch.testing.assert_close(found[name], weight, rtol=0, atol=1e-4, msg=name)
 
 
 @pytest.mark.slow

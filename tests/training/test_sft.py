@@ -90,7 +90,7 @@ def test_sparse_gin_is_trained_without_validation_rows(tiny_model, tmp_path):
     ("changes", "message"),
     [
         ({"model": "nowhere/at-all"}, "nowhere/at-all"),
-        ({"adapter": "nowhere"}, "adapter is nowhere, but there is no such folder"),
+        ({"adapter": "nowhere"}, "adapter is nowhere, which has no adapter_config.json"),
         ({"launch": "nowhere.yaml"}, "launch is nowhere.yaml, but there is no such file"),
         ({"architecture": {}}, "train.adapter is lora, but a model from scratch .*set train.adapter=full"),
         ({"data": {"block": 64}}, "data.block is 64 and train.loss_on is last.*set train.loss_on=all"),

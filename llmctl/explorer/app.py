@@ -1,0 +1,173 @@
+"""The routes: a page, its files, quick questions, what runs have left, and the socket of each tab."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.staticfiles import StaticFiles
+from starlette.websockets import WebSocket
+
+import llmctl
+from llmctl.errors import LlmctlError, UserError
+from llmctl.explorer import curves, episodes, questions
+from llmctl.explorer.desk import Desk
+from llmctl.explorer.guard import Guard
+from llmctl.explorer.library import Library
+from llmctl.explorer.limits import Limits
+from llmctl.explorer.models import Models
+from llmctl.explorer.orders import BoundOrder, CompleteOrder, NextOrder, Order, WitnessOrder, read_order
+from llmctl.explorer.sessions import Session
+from llmctl.runs.files import to_json
+
+logger = logging.getLogger(__name__)
+STATIC = Path(__file__).parent / "static"
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def make_app(
+    library: Library,
+    models: Models,
+    limits: Limits | None = None,
+    *,
+    host: str = "127.0.0.1",
+    password: str | None = None,
+    warm_up: bool = False,
+) -> Starlette:
+    """The explorer as an ASGI application.
+
+    Args:
+        library: The runs folder.
+        models: Which models may be opened.
+        limits: What a visitor may ask for.
+        host: What the server listens on; decides which Host names are answered.
+        password: Asked of every visitor.
+        warm_up: Load the default model at once, in a thread.
+    """
+    limits = limits or Limits()
+    desk = Desk(limits.running, limits.waiting, limits.questions)
+    if warm_up:
+        threading.Thread(target=_warm, args=(desk, models), daemon=True, name="llmctl-warm-up").start()
+
+    tabs: set[WebSocket] = set()
+
+    async def socket(websocket: WebSocket) -> None:
+        if len(tabs) >= limits.tabs:
+            await websocket.close(1013, "too many tabs are open")
+            return
+        await websocket.accept()
+        tabs.add(websocket)
+        try:
+            await Session(websocket, desk, models, limits).run()
+        finally:
+            tabs.discard(websocket)
+
+    def about() -> dict[str, Any]:
+        running = desk.slots.running
+        return {"version": llmctl.__version__, "limits": vars(limits), "running": running, **models.offers()}
+
+    def ask(path: str, cls: type[Order], answer: Callable[[Models, Any], Any]) -> Route:
+        return Route(path, _question(desk, models, limits, cls, answer), methods=["POST"])
+
+    routes = [
+        Route("/", _page),
+        _get("/api/about", lambda _: about()),
+        ask("/api/next", NextOrder, questions.next_tokens),
+        ask("/api/complete", CompleteOrder, questions.complete),
+        ask("/api/witness", WitnessOrder, questions.witness),
+        ask("/api/bound", BoundOrder, lambda found, order: questions.bound(found, order, desk.between)),
+        _get("/api/runs", lambda _: {"runs": library.runs()}),
+        _get("/api/published", lambda _: {"curves": curves.published()}),
+        _get("/api/curve", lambda q: curves.curve(library, q["run"])),
+        _get("/api/pairs", lambda q: _pairs(library, q)),
+        _get("/api/set", lambda q: _saved_set(library, q["run"])),
+        _get("/api/rise", lambda q: episodes.overview(library, q["run"])),
+        _get("/api/episode", lambda q: episodes.episode(library, q["run"], _whole(q, "stage"), q["problem"])),
+        WebSocketRoute("/api/session", socket),
+        Mount("/static", StaticFiles(directory=STATIC)),
+    ]
+    guard = Middleware(Guard, host=host, password=password, body=limits.body)
+    return Starlette(routes=routes, middleware=[guard])
+
+
+async def _page(_: Request) -> Response:
+    return FileResponse(STATIC / "index.html")
+
+
+def _get(path: str, answer: Callable[[dict[str, str]], Any]) -> Route:
+    async def endpoint(request: Request) -> Response:
+        query = dict(request.query_params)
+        return await _answer(lambda: answer(query))
+
+    return Route(path, endpoint)
+
+
+def _question(
+    desk: Desk, models: Models, limits: Limits, cls: type[Order], answer: Callable[[Models, Any], Any]
+) -> Endpoint:
+    async def endpoint(request: Request) -> Response:
+        body = await request.body()
+
+        def work() -> Any:
+            order = read_order(cls, body, limits)
+            return desk.ask(lambda: answer(models, order))
+
+        return await _answer(work)
+
+    return endpoint
+
+
+async def _answer(work: Callable[[], Any]) -> Response:
+    """The answer as JSON; a mistake is one line with status 400."""
+    try:
+        return _json(await run_in_threadpool(work))
+    except KeyError as error:
+        return _json({"error": f"the request names no {error.args[0]}"}, 400)
+    except LlmctlError as error:
+        return _json({"error": str(error)}, 400)
+    except Exception as error:  # a defect: the page says so, the log has the traceback
+        logger.exception("a question failed")
+        return _json({"error": f"{type(error).__name__}: {error}"}, 500)
+
+
+def _json(content: Any, status: int = 200) -> Response:
+    return Response(to_json(content), status, media_type="application/json")
+
+
+def _whole(query: dict[str, str], name: str) -> int:
+    text = query[name]
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise UserError(f"{name} is {text!r}, but it must be a whole number")
+    return int(text)
+
+
+def _pairs(library: Library, query: dict[str, str]) -> dict[str, Any]:
+    k = None if query.get("k", "none") == "none" else _whole(query, "k")
+    offset, limit = (_whole({"offset": "0", "limit": "50", **query}, name) for name in ("offset", "limit"))
+    return curves.pairs(library, query["run"], k, offset, limit)
+
+
+def _saved_set(library: Library, run: str) -> dict[str, Any]:
+    found = library.metrics(run)
+    if "reached" not in found or not isinstance(found["reached"], list):
+        raise UserError(f"{run} is no reachable set: choose a run of kind reach-set")
+    recipe = library.recipe(run)
+    named = {name: library.offer_name(recipe.get(name)) for name in ("model", "adapter")}
+    return {**found, **named, "run": run}
+
+
+def _warm(desk: Desk, models: Models) -> None:
+    """Load the default model before anybody asks; a model that can not be loaded says so when it is asked."""
+    with suppress(LlmctlError):
+        name = models.offers()["models"][0]["name"]
+        desk.ask(lambda: models.get(name).texts)

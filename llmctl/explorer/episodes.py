@@ -1,0 +1,126 @@
+"""The episodes of a RISE run, from its journals, and the flows between turns."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from llmctl.errors import UserError
+from llmctl.explorer.library import Library
+from llmctl.tasks.base import INCORRECT
+
+if TYPE_CHECKING:
+    from llmctl.rise.recipe import RiseRecipe
+
+_STAGE = re.compile(r"evaluate-(\d+)")
+
+
+def stages(library: Library, run: str) -> list[int]:
+    """The iterations after which a run was evaluated; 0 is before any training.
+
+    Raises:
+        UserError: There are none.
+    """
+    folder = library.inside(run) / "journal"
+    found = sorted(
+        int(m[1]) for path in folder.glob("evaluate-*.jsonl") if (m := _STAGE.fullmatch(path.stem))
+    )
+    if not found:
+        raise UserError(f"{run} has no evaluation: choose a run of kind rise that has one")
+    return found
+
+
+def overview(library: Library, run: str) -> dict[str, Any]:
+    """Every stage with its flows and, for each problem, which turns were right.
+
+    Raises:
+        UserError: The run has no evaluation, or its journals lead out of the runs folder.
+    """
+    from llmctl.rise.metrics import flows
+
+    recipe = library.recipe(run)
+    table = []
+    for stage in stages(library, run):
+        records = _records(library, run, stage)
+        table.append(
+            {
+                "stage": stage,
+                "problems": len(records),
+                "flows": [_plain(turn) for turn in flows(records)],
+                "episodes": [
+                    {
+                        "problem": record["problem"],
+                        "right": [bool(turn["is_correct"]) for turn in record["turns"]],
+                    }
+                    for record in records
+                ],
+            }
+        )
+    return {
+        "run": run,
+        "model": library.offer_name(recipe.get("model")),
+        "task": _task_name(recipe),
+        "stages": table,
+    }
+
+
+def episode(library: Library, run: str, stage: int, problem: str) -> dict[str, Any]:
+    """One episode: the problem as it was posed, where it can be told, every turn, and what was said between.
+
+    Raises:
+        UserError: There is no such episode.
+    """
+    for record in _records(library, run, stage):
+        if record["problem"] == problem:
+            recipe = _recipe(library, run)
+            retry = None if recipe is None else recipe.evaluation_sampling.retry
+            prompt = None if recipe is None else _prompt(library, recipe, problem)
+            return {**record, "prompt": prompt, "retry": retry or INCORRECT}
+    raise UserError(f"{run} has no problem {problem!r} at stage {stage}: choose one of the list")
+
+
+def _recipe(library: Library, run: str) -> RiseRecipe | None:
+    """The recipe of a run; None where it is of another version of llmctl."""
+    from llmctl.rise.recipe import RiseRecipe
+    from llmctl.runs.recipe import parse_recipe
+
+    content = {key: value for key, value in library.recipe(run).items() if key != "kind"}
+    try:
+        return parse_recipe(RiseRecipe, content, "the run's recipe")
+    except UserError:
+        return None
+
+
+def _records(library: Library, run: str, stage: int) -> list[dict[str, Any]]:
+    return [record for line in library.journal(run, f"evaluate-{stage}") for record in line["records"]]
+
+
+def _plain(turn: Mapping[str, Any]) -> dict[str, Any]:
+    return {**turn, "accuracy": turn["accuracy"].to_dict()}
+
+
+def _task_name(recipe: Mapping[str, Any]) -> str:
+    return str((recipe.get("task") or {}).get("name", "sort"))
+
+
+def _prompt(library: Library, recipe: RiseRecipe, problem: str) -> str | None:
+    """The text of a problem, where its task makes it or keeps it in the runs folder.
+
+    A task of the user's own is code, and a file may lie anywhere: neither is opened because a recipe
+    names it.
+    """
+    from llmctl.tasks import get_task
+
+    task, evaluate = recipe.task, recipe.evaluate
+    path = task.test_path or task.path
+    if "path" in task.options or (":" in task.name and not task.name.startswith("gym:")):
+        return None
+    if path is not None and not path.resolve().is_relative_to(library.root):
+        return None
+    try:
+        made = get_task(task.name, **({} if path is None else {"path": path}), **task.options)
+        found = made.problems(task.test_split, evaluate.problems, evaluate.seed)
+        return next((entry.prompt for entry in found if entry.id == problem), None)
+    except UserError:
+        return None

@@ -1,0 +1,161 @@
+"""The search as a job: one target after the other, every step told as it is made."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from llmctl.explorer.desk import Job, Stopped
+from llmctl.explorer.models import Models, Open
+from llmctl.explorer.orders import SearchOrder
+from llmctl.explorer.questions import Weigher, check_ids
+from llmctl.reach.config import Schedule
+from llmctl.reach.problem import Problem
+from llmctl.reach.result import Result, Step
+
+if TYPE_CHECKING:
+    from llmctl.reach.solver import Plan, Run
+
+_TELL = 0.25  # seconds between two notes of progress
+
+
+def search(job: Job, models: Models, order: SearchOrder) -> None:
+    """Look for a control for each target of an order.
+
+    News: `begin` (a target, its base loss and rank), `step` (the best control so far, its loss, rank and
+    the effect of each of its tokens), `progress` (controls scored, seconds left at most), `result`.
+
+    Raises:
+        UserError: The order does not fit the model.
+        Stopped: The job is to end; the target that was searched gets a result of what is known.
+    """
+    found = models.get(order.model, order.adapter)
+    for place, target in enumerate(order.targets):
+        _Target(job, found, order, place, check_ids(found, target, "target")).search()
+
+
+class _Spent(BaseException):
+    """The budget of a target is spent. No Exception, so that no search takes it for a failure."""
+
+
+class _Target:
+    """The search for one target."""
+
+    def __init__(
+        self, job: Job, found: Open, order: SearchOrder, place: int, target: tuple[int, ...]
+    ) -> None:
+        from llmctl.reach.solver import Run
+
+        self._job, self._found, self._order, self._place = job, found, order, place
+        problem = Problem(
+            order.state,
+            target,
+            position=order.position,
+            controls=order.controls,
+            must_roundtrip=order.must_roundtrip,
+        )
+        self._run: Run = Run(found.model, found.tokenizer, problem, plan_of(order), order.k)
+        self._target = target
+        self._shown: tuple[int, ...] | None = None
+        self._best: tuple[bool, float] = (False, float("inf"))
+        self._began = job.seconds
+        self._told = 0.0
+
+    def search(self) -> None:
+        weigher = Weigher(self._found, self._run.layout)
+        self._say(
+            "begin",
+            target=self._found.tokens(self._target),
+            base_loss=weigher.base_loss,
+            base_rank=weigher.base_rank,
+        )
+        self._job.on_pass = self._before_pass
+        try:
+            for event in self._run.events():
+                if isinstance(event, Result):
+                    self._job.on_pass = None
+                    self._tell(event, "", weigher)
+                    return
+                self._show(event, weigher)
+        except _Spent:
+            self._job.on_pass = None
+            self._tell(self._run.conclude(), "the budget is spent", weigher)
+        except Stopped:
+            self._tell(self._run.conclude(is_checked=False), "stopped")
+            raise
+        finally:
+            self._job.on_pass = None
+
+    def _show(self, step: Step, weigher: Weigher) -> None:
+        """Tell a step; one that found something better comes with a close look at it."""
+        standing = (step.is_hit, -step.loss)
+        content: dict[str, Any] = {
+            "method": step.method,
+            "k": step.k,
+            "loss": _finite(step.loss),
+            "is_hit": step.is_hit,
+            "forwards": step.forwards,
+            "forward_tokens": step.forward_tokens,
+        }
+        if self._shown is None or standing > self._best:
+            self._best, self._shown = standing, step.control_ids
+            content["best"] = weigher.weigh(step.control_ids, decide=False)
+        self._say("step", **content)
+
+    def _before_pass(self) -> None:
+        """End where the budget is spent; else tell, now and then, how far it is.
+
+        Raises:
+            _Spent: It is.
+        """
+        meter = self._run.search.meter
+        if meter.forwards >= self._order.budget:
+            raise _Spent
+        seconds = self._job.seconds - self._began
+        if seconds - self._told < _TELL:
+            return
+        self._told = seconds
+        total = min(self._order.budget, planned(self._run.schedule, self._run.max_k, self._found))
+        left = max(total - meter.forwards, 0) * seconds / meter.forwards if meter.forwards > 8 else None
+        self._say(
+            "progress",
+            forwards=meter.forwards,
+            forward_tokens=meter.forward_tokens,
+            of=total,
+            seconds=round(seconds, 2),
+            left=None if left is None else round(left, 1),
+        )
+
+    def _tell(self, result: Result, note: str, weigher: Weigher | None = None) -> None:
+        entry = result.to_dict(with_path=False)
+        entry["control"] = self._found.tokens(result.control_ids)
+        entry["target"] = self._found.tokens(result.target_ids)
+        best = None if weigher is None else weigher.weigh(result.control_ids)
+        seconds = round(self._job.seconds - self._began, 2)
+        self._say("result", result=entry, note=note, best=best, seconds=seconds)
+
+    def _say(self, event: str, **content: Any) -> None:
+        self._job.say(event, place=self._place, **content)
+
+
+def plan_of(order: SearchOrder) -> Plan:
+    """The schedule that an order asks for."""
+    from llmctl.reach import schedule as schedules
+    from llmctl.reach.curve_recipe import SearchSettings
+    from llmctl.reach.curve_search import search_plan
+
+    if order.method == "published":
+        ks = [k for k in (1, 2, 3, 4, 6, 8, 10) if k <= order.k]
+        return schedules.published([k for k in ks if k <= 3], [k for k in ks if k > 3], seed=order.seed)
+    return search_plan(SearchSettings(schedule=order.method, max_k=order.k, seed=order.seed))
+
+
+def planned(schedule: Schedule | None, max_k: int, found: Open) -> int:
+    """Controls that a schedule scores at most; before it is planned, a great many."""
+    if schedule is None:
+        return 2**31
+    phases = [phase for phase in schedule.phases if phase.k <= max_k]
+    return sum((phase.candidates or len(found.texts)) * phase.steps for phase in phases)
+
+
+def _finite(loss: float) -> float | None:
+    return loss if loss == loss and abs(loss) != float("inf") else None

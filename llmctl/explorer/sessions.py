@@ -1,0 +1,125 @@
+"""A tab's socket: orders come in, news goes out, and when the tab goes its jobs go with it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from llmctl.errors import UserError
+from llmctl.explorer.desk import Desk, Job
+from llmctl.explorer.limits import Limits
+from llmctl.explorer.models import Models
+from llmctl.explorer.orders import ConverseOrder, Order, SearchOrder, SetOrder, read_order
+from llmctl.runs.files import to_json
+
+if TYPE_CHECKING:
+    Work = Callable[[Job, Models, Any], None]
+
+
+def works() -> dict[str, tuple[type[Order], Work]]:
+    """What a job can be: the order that it takes, and what it does."""
+    from llmctl.explorer.converse import converse
+    from llmctl.explorer.reach_set import explore_set
+    from llmctl.explorer.search import search
+
+    return {
+        "search": (SearchOrder, search),
+        "set": (SetOrder, explore_set),
+        "converse": (ConverseOrder, converse),
+    }
+
+
+class Session:
+    """One tab.
+
+    Args:
+        socket: Accepted.
+        desk: Where its jobs take their turns.
+        models: Which models they may open.
+        limits: What they may ask for.
+    """
+
+    def __init__(self, socket: WebSocket, desk: Desk, models: Models, limits: Limits) -> None:
+        self._socket, self._desk, self._models, self._limits = socket, desk, models, limits
+        self._loop = asyncio.get_running_loop()
+        self._news: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._jobs: dict[str, Job] = {}  # by kind: a tab has one of each at most
+
+    async def run(self) -> None:
+        """Serve the tab until it goes."""
+        sender = asyncio.create_task(self._send_news())
+        try:
+            while True:
+                self._take(await self._socket.receive_text())
+        except WebSocketDisconnect:
+            pass
+        finally:
+            self.close()
+            sender.cancel()
+
+    def close(self) -> None:
+        """Stop every job of the tab."""
+        for job in self._jobs.values():
+            job.stop()
+
+    def _take(self, text: str) -> None:
+        message: Any = None
+        try:
+            if len(text.encode()) > self._limits.body:
+                raise UserError(f"the request is longer than {self._limits.body:,} bytes: shorten it")
+            message = json.loads(text)
+            if not isinstance(message, dict):
+                raise UserError("the request is no JSON object")
+            self._do(message)
+        except ValueError:
+            self._tell({"event": "refused", "error": "the request is not JSON"})
+        except UserError as error:
+            named = message if isinstance(message, dict) else {}
+            self._tell(
+                {"event": "refused", "kind": named.get("kind"), "job": named.get("job"), "error": str(error)}
+            )
+
+    def _do(self, message: Mapping[str, Any]) -> None:
+        verb, kind = message.get("do"), str(message.get("kind"))
+        job = self._jobs.get(kind)
+        if verb == "start":
+            self._start(kind, str(message.get("job", ""))[:64], message.get("order") or {})
+        elif job is not None and verb == "pause":
+            job.pause()
+        elif job is not None and verb == "go-on":
+            job.go_on()
+        elif job is not None and verb == "stop":
+            job.stop()
+        elif verb not in ("pause", "go-on", "stop"):
+            raise UserError(f"{verb!r} is nothing that a job can do: start, pause, go-on or stop it")
+
+    def _start(self, kind: str, name: str, content: Mapping[str, Any]) -> None:
+        known = works()
+        if kind not in known:
+            raise UserError(f"{kind!r} is no kind of job: it must be one of {', '.join(known)}")
+        cls, work = known[kind]
+        order = read_order(cls, content, self._limits)
+        if (old := self._jobs.get(kind)) is not None:
+            old.stop()
+        job = Job(self._desk, kind, name, lambda job: work(job, self._models, order), self._tell_from_thread)
+        job.start()
+        self._jobs[kind] = job
+
+    def _tell_from_thread(self, news: dict[str, Any]) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._news.put_nowait, news)
+
+    def _tell(self, news: dict[str, Any]) -> None:
+        self._news.put_nowait(news)
+
+    async def _send_news(self) -> None:
+        while True:
+            news = await self._news.get()
+            try:
+                await self._socket.send_text(to_json(news))
+            except (WebSocketDisconnect, RuntimeError):  # the tab is gone; `run` hears of it too
+                return

@@ -1,0 +1,136 @@
+"""Who computes which shard: workers keep the base that they have loaded, lost shards are taken up again."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+
+from llmctl.jobs.plan import Shard, most_tokens
+from llmctl.jobs.pool import Lost, Pool
+from llmctl.jobs.spec import JobRecipe
+from llmctl.jobs.work import Done, Failed, Outcome
+
+
+class Budget:
+    """New tokens that a job may sample. What is in flight counts with all that it may come to.
+
+    Args:
+        limit: None for no limit.
+        spent: Tokens of the shards that are done already.
+    """
+
+    def __init__(self, limit: int | None, spent: int = 0) -> None:
+        self.limit, self.spent = limit, spent
+        self.is_used_up = False  # a shard was not begun because of it
+        self._reserved: dict[str, int] = {}
+
+    def take(self, shard: Shard, most: int) -> bool:
+        """Set `most` tokens aside for a shard; False where they might pass the limit."""
+        if self.limit is not None and self.spent + sum(self._reserved.values()) + most > self.limit:
+            return False
+        self._reserved[shard.key] = most
+        return True
+
+    def settle(self, shard: Shard, tokens: int) -> None:
+        """A shard has cost so many."""
+        self._reserved.pop(shard.key, None)
+        self.spent += tokens
+
+
+class Dispatcher:
+    """Hands shards to a pool, a few to each worker at a time.
+
+    Args:
+        pool: Computes them.
+        recipe: Of the job.
+        shards: That are not done yet.
+        budget: Of tokens.
+    """
+
+    def __init__(self, pool: Pool, recipe: JobRecipe, shards: Sequence[Shard], budget: Budget) -> None:
+        self.pool, self.recipe, self.budget = pool, recipe, budget
+        self.failed: dict[str, str] = {}  # model -> why it was given up
+        self._pending: dict[str, deque[Shard]] = {}  # base -> shards
+        for shard in shards:
+            self._pending.setdefault(self._base(shard), deque()).append(shard)
+        self._in_flight: dict[int, deque[Shard]] = {worker: deque() for worker in range(pool.workers)}
+        self._loaded: dict[int, str] = {}
+        self._losses: Counter[str] = Counter()
+
+    def outcomes(self) -> Iterator[Outcome]:
+        """Outcomes as they come, until all shards are done, given up, or too dear for the budget.
+
+        Of a model that fails one `Failed` comes, and none of its shards is begun after it.
+        """
+        while True:
+            for worker in self._in_flight:
+                self._fill(worker)
+            if not any(self._in_flight.values()):
+                self.budget.is_used_up = any(self._pending.values())
+                return
+            for worker, event in self.pool.wait():
+                if isinstance(event, Lost):
+                    yield from self._lost(worker, event)
+                else:
+                    yield from self._came(worker, event)
+
+    def _base(self, shard: Shard) -> str:
+        return self.recipe.models[shard.model].base
+
+    def _fill(self, worker: int) -> None:
+        """Give a worker as many shards as it may hold."""
+        held = self._in_flight[worker]
+        while len(held) < self.recipe.workers.in_flight:
+            base = self._base_for(worker)
+            if base is None:
+                return
+            shard = self._pending[base][0]
+            if not self.budget.take(shard, most_tokens(self.recipe, shard)):
+                return
+            self._pending[base].popleft()
+            self._loaded[worker] = base
+            held.append(shard)
+            self.pool.submit(worker, shard)
+
+    def _base_for(self, worker: int) -> str | None:
+        """The base that a worker has loaded while it has shards left, else where most is left to do."""
+        mine = self._loaded.get(worker)
+        if mine is not None and self._pending.get(mine):
+            return mine
+        others = Counter(base for other, base in self._loaded.items() if other != worker)
+        left = {base: len(queue) / (1 + others[base]) for base, queue in self._pending.items() if queue}
+        return max(left, key=lambda base: left[base], default=None)
+
+    def _came(self, worker: int, outcome: Outcome) -> Iterator[Outcome]:
+        shard = self._in_flight[worker].popleft()
+        self.budget.settle(shard, outcome.tokens if isinstance(outcome, Done) else 0)
+        if isinstance(outcome, Done):
+            yield outcome
+        else:
+            yield from self._give_up(outcome)
+
+    def _give_up(self, failure: Failed) -> Iterator[Outcome]:
+        model = failure.shard.model
+        if model in self.failed:
+            return
+        self.failed[model] = failure.reason
+        for base, queue in self._pending.items():
+            self._pending[base] = deque(shard for shard in queue if shard.model != model)
+        yield failure
+
+    def _lost(self, worker: int, loss: Lost) -> Iterator[Outcome]:
+        """Take up again what a worker held; the oldest of its shards may have been the cause."""
+        held = list(self._in_flight[worker])
+        self._in_flight[worker].clear()
+        self._loaded.pop(worker, None)
+        for shard in held:
+            self.budget.settle(shard, 0)
+        if held:
+            self._losses[held[0].key] += 1
+        if held and (count := self._losses[held[0].key]) > self.recipe.workers.retries:
+            reason = f"its worker was lost {count} times on shard {held[0]}: {loss.reason}"
+            yield from self._give_up(Failed(held[0], reason))
+        for shard in reversed(held):
+            if shard.model not in self.failed:
+                self._pending[self._base(shard)].appendleft(shard)
+        self.pool.restart(worker)

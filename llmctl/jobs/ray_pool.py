@@ -1,0 +1,175 @@
+"""Workers as Ray actors, on this machine or on a cluster. Each holds one sampler and its share of GPUs.
+
+Only shards travel to an actor and finished parts back; the driver hands out few at a time, so no queue of
+work or of results grows in the object store.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import socket
+import threading
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from llmctl.errors import UserError
+from llmctl.jobs.plan import Shard
+from llmctl.jobs.pool import Event, Lost
+from llmctl.jobs.spec import JobRecipe
+from llmctl.jobs.work import OpenSampler, Worker, one_line
+
+ANSWER_S = 10.0  # a cluster that accepts no connection for so long does not answer
+CONNECT_S = 60.0  # nor does one that accepts it and can not be joined
+OBJECT_STORE_BYTES = 256 * 2**20  # on this machine: a few parts at a time
+_PORT = 6379
+
+
+class RayPool:
+    """Actors that compute shards.
+
+    Args:
+        recipe: Of the job; its `workers` say what an actor takes.
+        workers: How many; as many as there is room for where None.
+        most: Actors that have any use.
+        address: Of a cluster, host:port or "auto"; None starts Ray on this machine.
+        open_model: A function of a module that every node can import.
+
+    Raises:
+        UserError: Ray is missing, the cluster does not answer, or it has no room for an actor.
+    """
+
+    def __init__(
+        self, recipe: JobRecipe, workers: int | None, most: int, address: str | None, open_model: OpenSampler
+    ) -> None:
+        ray = _import_ray()
+        _connect(ray, recipe, workers, address)
+        try:
+            room = _room(ray, recipe)
+            if room == 0 or (workers is not None and workers > room):
+                raise UserError(
+                    f"the Ray cluster has room for {room} workers of {recipe.workers.cpus:g} CPUs and "
+                    f"{recipe.workers.gpus:g} GPUs, but {workers or 1} are needed: lower workers.cpus, "
+                    "workers.gpus or --workers"
+                )
+            self.workers = min(workers or room, most)
+            self._ray = ray
+            self._given = (ray.put(recipe), open_model)
+            self._actor_class = ray.remote(
+                num_cpus=recipe.workers.cpus, num_gpus=recipe.workers.gpus, max_restarts=0, max_task_retries=0
+            )(Worker)
+            self._actors: dict[int, Any] = {}
+            self._waiting: dict[int, deque[Any]] = {}  # worker -> references, the oldest first
+            for worker in range(self.workers):
+                self.restart(worker)
+        except BaseException:
+            ray.shutdown()
+            raise
+
+    def submit(self, worker: int, shard: Shard) -> None:
+        """See `Pool.submit`."""
+        self._waiting[worker].append(self._actors[worker].compute.remote(shard))
+
+    def wait(self) -> Sequence[Event]:
+        """See `Pool.wait`."""
+        heads = {queue[0]: worker for worker, queue in self._waiting.items() if queue}
+        ready, _ = self._ray.wait(list(heads), num_returns=1)
+        return [self._event(heads[reference]) for reference in ready]
+
+    def restart(self, worker: int) -> None:
+        """See `Pool.restart`."""
+        self._actors[worker] = self._actor_class.remote(*self._given)
+        self._waiting[worker] = deque()
+
+    def close(self) -> None:
+        """End the actors, and Ray where it was started here."""
+        for actor in self._actors.values():
+            self._ray.kill(actor)
+        self._actors = {}
+        self._ray.shutdown()
+
+    def _event(self, worker: int) -> Event:
+        from ray.exceptions import RayError, RayTaskError
+
+        try:
+            return worker, self._ray.get(self._waiting[worker].popleft())
+        except RayTaskError:
+            raise  # a defect of the code in the actor; its traceback is in the message
+        except RayError as error:
+            self._waiting[worker].clear()
+            return worker, Lost(one_line(error))
+
+
+def _import_ray() -> Any:
+    if importlib.util.find_spec("ray") is None:
+        raise UserError(
+            "engine ray needs the package ray, which is not installed: run `pip install 'llmctl[ray]'`, "
+            "or take engine processes"
+        )
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # the coming default; else it warns
+    import ray
+
+    return ray
+
+
+def _connect(ray: Any, recipe: JobRecipe, workers: int | None, address: str | None) -> None:
+    """Start Ray here, or join a cluster."""
+    quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": "error"}
+    if address is None:
+        cores = (workers or max(1, int((os.cpu_count() or 1) / recipe.workers.cpus))) * recipe.workers.cpus
+        ray.init(
+            address="local",
+            num_cpus=max(1, round(cores)),
+            object_store_memory=OBJECT_STORE_BYTES,
+            **quiet,
+        )
+        return
+    if address != "auto":
+        _check_answers(address)
+    found: list[BaseException | None] = []
+
+    def join() -> None:
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level="error")
+            found.append(None)
+        except BaseException as error:  # told below, by the thread that has someone to tell
+            found.append(error)
+
+    thread = threading.Thread(target=join, daemon=True)
+    thread.start()
+    thread.join(CONNECT_S)
+    if not found:
+        raise UserError(f"the Ray cluster at {address} could not be joined within {CONNECT_S:g} s: {_REMEDY}")
+    if found[0] is not None:
+        raise UserError(f"the Ray cluster at {address} can not be joined ({one_line(found[0])}): {_REMEDY}")
+
+
+_REMEDY = "check the address, and `ray status` on its head node; without --address, Ray is started here"
+
+
+def _check_answers(address: str) -> None:
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host:
+        host, port = address, str(_PORT)
+    if not port.isdigit():
+        raise UserError(f"address {address!r} is not of the form host:port, e.g. 10.0.0.5:{_PORT}")
+    try:
+        socket.create_connection((host, int(port)), ANSWER_S).close()
+    except OSError as error:
+        reason = error.strerror or str(error) or type(error).__name__
+        raise UserError(f"no Ray cluster answers at {address} ({reason}): {_REMEDY}") from error
+
+
+def _room(ray: Any, recipe: JobRecipe) -> int:
+    """Actors that fit on the nodes that are there."""
+    total = 0
+    for node in ray.nodes():
+        if node["Alive"]:
+            have = node["Resources"]
+            fits = [have.get("CPU", 0.0) // recipe.workers.cpus]
+            if recipe.workers.gpus:
+                fits.append(have.get("GPU", 0.0) // recipe.workers.gpus)
+            total += int(min(fits))
+    return total

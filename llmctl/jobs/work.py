@@ -1,0 +1,147 @@
+"""What a worker does: open a sampler, keep it while its base stays the same, and turn shards into parts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from llmctl.errors import LlmctlError
+from llmctl.jobs.plan import Shard, open_tasks, task_problems
+from llmctl.jobs.results import Row, encode_part
+from llmctl.jobs.spec import JobRecipe
+from llmctl.models.quiet import quiet_libraries
+from llmctl.rise.rollout import Player, rollout
+from llmctl.rise.turns import Attempt, judge
+from llmctl.sampling import Sampler, open_sampler
+from llmctl.sampling.common import derive_seed
+from llmctl.tasks import Problem
+
+OpenSampler = Callable[..., Sampler]
+
+
+@dataclass(frozen=True)
+class Done:
+    """A shard that was computed."""
+
+    shard: Shard
+    data: bytes  # a Parquet file
+    rows: int
+    tokens: int  # new ones
+    prompt_tokens: int
+    seconds: float  # sampling and checking
+    engine: str  # that sampled
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A shard that can not be computed, in words; the rest of its model is not tried."""
+
+    shard: Shard
+    reason: str
+
+
+Outcome = Done | Failed
+
+
+class Worker:
+    """Computes shards one after the other, with one sampler open.
+
+    Args:
+        recipe: Of the job.
+        open_model: Opens a sampler, as `open_sampler`.
+    """
+
+    def __init__(self, recipe: JobRecipe, open_model: OpenSampler = open_sampler) -> None:
+        self.recipe = recipe
+        self._quiet = ExitStack()
+        self._open_model = open_model
+        self._tasks = open_tasks(recipe)
+        self._sampler: tuple[str, Sampler] | None = None  # the base that is loaded
+        self._problems: tuple[str, list[Problem]] | None = None  # of the task that was asked last
+
+    def compute(self, shard: Shard) -> Outcome:
+        """Sample, check and encode a shard; a failure of its model comes back in words."""
+        try:
+            sampler = self._sampler_for(shard.model)
+        except Exception as error:  # whatever a model's files or an engine's start may raise
+            self.close()
+            return Failed(shard, one_line(error))
+        start, before = time.perf_counter(), sampler.usage.snapshot()
+        try:
+            rows = self._ask(sampler, shard)
+        except LlmctlError as error:
+            return Failed(shard, f"{shard}: {one_line(error)}")
+        seconds, used = time.perf_counter() - start, sampler.usage.since(before)
+        adapter = self.recipe.models[shard.model].adapter
+        data = encode_part(shard, None if adapter is None else str(adapter), rows)
+        tokens = sum(row[5] for row in rows)
+        return Done(shard, data, len(rows), tokens, used.prompt_tokens, seconds, sampler.info.engine)
+
+    def close(self) -> None:
+        """Free the sampler's memory."""
+        if self._sampler is not None:
+            self._sampler[1].close()
+            self._sampler = None
+        self._quiet.close()
+
+    def _sampler_for(self, name: str) -> Sampler:
+        spec = self.recipe.models[name]
+        adapter = None if spec.adapter is None else str(spec.adapter)
+        if self._sampler is None or self._sampler[0] != spec.base:
+            self.close()
+            if spec.engine != "server":  # which has no library that talks
+                self._quiet.enter_context(quiet_libraries())
+            found = self._open_model(spec.model, engine=spec.engine, adapter=adapter, **spec.sampler_options)
+            self._sampler = (spec.base, found)
+        sampler: Any = self._sampler[1]
+        if sampler.info.adapter != adapter:
+            sampler.use_adapter(adapter)
+        return self._sampler[1]
+
+    def _ask(self, sampler: Sampler, shard: Shard) -> list[Row]:
+        problems = self._slice(shard)
+        spec = self.recipe.protocols[shard.protocol]
+        player = Player(sampler, self._tasks[shard.task], self.recipe.protocol_sampling(shard.protocol))
+        if spec.protocol == "sequential":
+            episodes = rollout(player, problems, spec.n, seed=shard.seed, stop_when_correct=False)
+            return [
+                _row(problem, 0, turn, attempt)
+                for problem, episode in zip(problems, episodes, strict=True)
+                for turn, attempt in enumerate(episode, start=1)
+            ]
+        # the seed of a rollout's first turn, so that every protocol begins with the same sample
+        replies = player.ask(problems, [[] for _ in problems], spec.samples, derive_seed(shard.seed, 0))
+        return [
+            _row(problem, sample, 1, judge(player.task, problem, reply))
+            for problem, row in zip(problems, replies, strict=True)
+            for sample, reply in enumerate(row)
+        ]
+
+    def _slice(self, shard: Shard) -> Sequence[Problem]:
+        if self._problems is None or self._problems[0] != shard.task:
+            listed = list(task_problems(self.recipe, shard.task, self._tasks[shard.task]))
+            self._problems = (shard.task, listed)
+        return self._problems[1][shard.start : shard.stop]
+
+
+def one_line(error: BaseException) -> str:
+    """An exception in one line, with its type where llmctl did not raise it."""
+    text = " ".join(str(error).split())[:500]
+    return text if isinstance(error, LlmctlError) else f"{type(error).__name__}: {text}"
+
+
+def _row(problem: Problem, sample: int, turn: int, attempt: Attempt) -> Row:
+    return (
+        problem.id,
+        sample,
+        turn,
+        attempt.text,
+        attempt.reward,
+        attempt.tokens,
+        attempt.is_correct,
+        attempt.answer,
+        attempt.error,
+    )

@@ -1,0 +1,153 @@
+"""The explorer in this process on a tiny model, and in one of its own on the embedded model."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from llmctl.explorer import Limits
+
+ADDRESS = "http://127.0.0.1"
+HEADERS = {"Origin": ADDRESS, "Host": "127.0.0.1"}
+FLAGS = (
+    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+).split()
+OUTPUT = Path("test-output/explorer")
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory):
+    """A runs folder with one of everything; made by hand, because only its files matter here."""
+    from .made_runs import make_runs
+
+    return make_runs(tmp_path_factory.mktemp("explorer") / "runs")
+
+
+@pytest.fixture(scope="session")
+def make_client(runs, tiny_model):
+    """A client of the application in this process, on the tiny model; keywords go to `make_app`."""
+    from starlette.testclient import TestClient
+
+    from llmctl.explorer.app import make_app
+    from llmctl.explorer.library import Library
+    from llmctl.explorer.models import Models
+
+    def make(limits=None, **options):
+        library = Library(runs)
+        app = make_app(library, Models(library, [str(tiny_model)]), limits or Limits(), **options)
+        return TestClient(app, base_url=ADDRESS, headers=dict(HEADERS))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def client(make_client):
+    with make_client() as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def problem(tiny_model):
+    return {"model": str(tiny_model), "state": "hello"}
+
+
+def serve(runs, *options):
+    """`llmctl explore` as a user starts it; the process and its address."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "llmctl", "explore", "--port", "0", "--runs", str(runs), *options],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"},
+    )
+    line = process.stdout.readline()
+    assert line.startswith("explorer: "), line
+    return process, line.split()[1]
+
+
+@pytest.fixture(scope="session")
+def server(runs, tiny_model, embedded_model):
+    """The address of an explorer: a tiny model by default, and the embedded one, warm."""
+    process, address = serve(runs, "--model", str(tiny_model))
+    order = json.dumps({"model": "smollm2-135m", "state": "warm"}).encode()
+    request = urllib.request.Request(
+        f"{address}/api/next", order, {"Content-Type": "application/json", "Origin": address}
+    )
+    with urllib.request.urlopen(request, timeout=280) as answer:
+        assert answer.status == 200
+    yield address
+    process.terminate()
+    process.wait(20)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium; fails, never skips, where there is none."""
+    from playwright.sync_api import sync_playwright
+
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    assert found, "these tests need Chromium: apt-get install chromium"
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=found, headless=True, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+class Tab:
+    """A page that remembers what it should not do."""
+
+    def __init__(self, browser, server, **options):
+        self.context = browser.new_context(
+            viewport={"width": 1280, "height": 900}, accept_downloads=True, **options
+        )
+        self.page = self.context.new_page()
+        self.server = server
+        self.errors, self.foreign = [], []
+        self.page.on("console", lambda m: self.errors.append(m.text) if m.type == "error" else None)
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("request", lambda r: None if self._is_own(r.url) else self.foreign.append(r.url))
+        self.page.on(
+            "websocket",
+            lambda w: None if self._is_own(w.url.replace("ws", "http", 1)) else self.foreign.append(w.url),
+        )
+
+    def _is_own(self, url):
+        return url.startswith((self.server, "blob:" + self.server, "data:"))
+
+    def open(self, link=""):
+        self.page.goto(f"{self.server}/{link}")
+        return self.page
+
+    def shoot(self, name):
+        OUTPUT.mkdir(parents=True, exist_ok=True)
+        self.page.screenshot(path=OUTPUT / f"{name}.png", full_page=True)
+
+
+@pytest.fixture
+def make_tab(browser, server):
+    """Tabs that end with the test, and fail it where they broke a rule."""
+    tabs = []
+
+    def make(**options):
+        tabs.append(Tab(browser, server, **options))
+        return tabs[-1]
+
+    yield make
+    for tab in tabs:
+        tab.context.close()
+        assert tab.errors == []
+        assert tab.foreign == []
+
+
+def wait_until(condition, seconds=20.0):
+    """Wait for something of the server's threads."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.02)

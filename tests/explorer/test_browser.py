@@ -1,0 +1,286 @@
+"""The page in a real browser, on the embedded model: what a person sees and does."""
+
+import json
+import re
+import time
+
+import pytest
+from playwright.sync_api import expect
+
+from .made_runs import make_big_curve
+
+pytestmark = pytest.mark.slow
+STATE = "#/search?m=smollm2-135m&s=The+capital+of+France+is"
+HARD = f"{STATE}&t=27014.9531.104&k=8&b=100000"  # a target of three odd tokens keeps a search busy
+SLOW = 20_000  # ms, for what has no limit of its own, on a machine that does other work as well
+
+
+def states(page):
+    return page.locator("#search-state")
+
+
+def paint(page):
+    return page.evaluate("() => performance.getEntriesByName('first-contentful-paint')[0].startTime")
+
+
+def has_no_sideways_scroll(page):
+    return page.evaluate("() => document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+
+
+def test_the_page_paints_within_two_seconds_and_shows_the_distribution(make_tab):
+    tab = make_tab()
+    began = time.monotonic()
+    page = tab.open(STATE)
+    page.wait_for_selector("#state")
+    assert time.monotonic() - began < 2
+    assert paint(page) < 2000
+    page.wait_for_selector(".bars button")
+    assert page.locator(".bars button").first.inner_text().split()[0] == "␣Paris"
+    assert has_no_sideways_scroll(page)
+
+
+def test_a_target_is_typed_searched_and_reached_and_its_link_restores_it(make_tab):
+    tab = make_tab()
+    page = tab.open(STATE)
+    page.wait_for_selector(".bars button")
+    page.keyboard.press("Tab")
+    page.locator("#target").fill(" the")
+    page.wait_for_selector("#token-options li")
+    page.keyboard.press("Enter")  # by keyboard alone from here
+    expect(page.locator(".chip")).to_have_count(1)
+    expect(page.locator(".bars button[aria-pressed=true]")).to_have_count(1)
+    page.locator("#start").press("Enter")
+    expect(page.locator("#verdicts .verdict")).to_have_text("reached", timeout=60_000)
+    expect(states(page)).to_have_text("done")
+    assert page.locator("[data-test=prompt] .emits").inner_text() == " the"
+    witness = page.locator("#verdicts tbody tr td").nth(3).inner_text()
+    tab.shoot("search")
+    link = page.url.partition("/#")[2]
+    assert "w=" in link
+    other = make_tab()
+    again = other.open(f"#{link}")
+    expect(again.locator("#verdicts .verdict")).to_contain_text("reached", timeout=SLOW)
+    expect(again.locator("#verdicts .verdict")).to_contain_text("asked again")
+    assert again.locator("#verdicts tbody tr td").nth(3).inner_text() == witness
+    assert again.locator("#state").input_value() == "The capital of France is"
+
+
+def test_steps_show_as_they_are_made_the_page_stays_usable_and_stop_stops(make_tab):
+    tab = make_tab()
+    page = tab.open(HARD)
+    expect(page.locator(".chip")).to_have_count(1, timeout=SLOW)
+    news = []
+    page.on(
+        "websocket",
+        lambda socket: socket.on("framereceived", lambda text: news.append((time.monotonic(), text))),
+    )
+    page.locator("#start").click()
+    expect(page.locator("#verdicts .verdict")).to_have_text("searching", timeout=20_000)
+    shown = time.monotonic()
+    step = next(when for when, text in news if json.loads(text)["event"] == "step")
+    assert shown - step < 1
+    began = time.monotonic()
+    page.locator("nav a[data-view=bound]").click()  # another question in the middle of the search
+    page.locator("nav a[data-view=search]").click()
+    page.locator("#target").fill("Paris")
+    page.wait_for_selector("#token-options li")
+    assert time.monotonic() - began < 5
+    page.keyboard.press("Escape")
+    expect(states(page)).to_have_text("searching …")
+    page.locator("#pause").click()
+    expect(states(page)).to_have_text("paused", timeout=10_000)
+    page.locator("#pause").click()
+    expect(states(page)).to_have_text("searching …", timeout=10_000)
+    began = time.monotonic()
+    page.locator("#stop").click()
+    expect(states(page)).to_have_text("stopped")
+    assert time.monotonic() - began < 2
+    expect(page.locator("#verdicts .verdict")).to_contain_text("unknown stopped")
+
+
+def test_a_closed_tab_stops_its_search_within_two_seconds(make_tab, server):
+    tab, watcher = make_tab(), make_tab()
+    page = tab.open(HARD)
+    expect(page.locator(".chip")).to_have_count(1)
+    page.locator("#start").click()
+    expect(page.locator("#verdicts .verdict")).to_have_text("searching", timeout=20_000)
+    other = watcher.open()
+    assert running(other) == 1
+    tab.page.close()
+    began = time.monotonic()
+    while running(other):
+        assert time.monotonic() - began < 2
+        time.sleep(0.05)
+
+
+def running(page):
+    return page.evaluate("async () => (await (await fetch('/api/about')).json()).running")
+
+
+@pytest.mark.parametrize("view", ["search", "set", "curve", "bound", "rise"])
+def test_every_view_fits_a_phone_in_the_dark_and_its_link_restores_it(make_tab, view):
+    tab = make_tab(color_scheme="dark")
+    tab.page.set_viewport_size({"width": 360, "height": 740})
+    page = tab.open(f"#/{view}")
+    page.wait_for_selector("svg.chart, .bars, .empty", timeout=30_000)
+    page.wait_for_load_state("networkidle")
+    if view == "bound":
+        page.wait_for_selector("svg.chart rect", timeout=30_000)
+    assert has_no_sideways_scroll(page)
+    assert page.evaluate("() => getComputedStyle(document.body).backgroundColor") == "rgb(20, 23, 26)"
+    tab.shoot(f"phone-{view}")
+    link = page.url
+    page.reload()
+    page.wait_for_selector("svg.chart, .bars, .empty", timeout=30_000)
+    page.wait_for_load_state("networkidle")
+    assert page.url == link
+
+
+def test_a_saved_set_can_be_filtered_sorted_and_opened_in_search(make_tab, runs):
+    tab = make_tab()
+    page = tab.open("#/set?run=set")
+    rows = page.locator("#reached tbody tr")
+    page.wait_for_selector("#reached")
+    found = json.loads((runs / "set" / "metrics.json").read_text())["reached"]
+    assert rows.count() == len(found)
+    assert page.locator("#state").input_value() == "<img src=x onerror=alert(1)>"
+    assert page.locator("main img").count() == 0  # hostile text is text
+    page.get_by_label("Length of the witness", exact=True).select_option("1")
+    assert rows.count() == sum(len(entry["control_ids"]) == 1 for entry in found)
+    page.get_by_role("button", name="Rank without").click()
+    ranks = [
+        int(text.replace(",", "")) for text in page.locator("#reached td:nth-child(4)").all_inner_texts()
+    ]
+    assert ranks == sorted(ranks, reverse=True)
+    tab.shoot("set")
+    page.reload()
+    page.wait_for_selector("#reached")
+    assert rows.count() == len(ranks)  # the filter is in the link
+    rows.first.press("Enter")
+    expect(page).to_have_url(re.compile("#/search"))
+
+
+def test_a_live_set_grows_on_the_page(make_tab):
+    tab = make_tab()
+    page = tab.open("#/set?s=The+old+lighthouse+keeper&k=2&n=0&f=64")
+    page.locator("#explore").click()
+    page.wait_for_selector("#reached tbody tr", timeout=30_000)
+    expect(page.locator("#set-state")).to_have_text("done", timeout=60_000)
+    assert page.locator("#reached tbody tr").count() >= 1
+
+
+def test_a_curve_shows_the_pairs_behind_a_point_by_mouse_and_by_keys(make_tab):
+    tab = make_tab()
+    page = tab.open("#/curve?runs=curve,published:gpt2")
+    chart = page.locator("figure svg.chart")
+    chart.wait_for()
+    chart.focus()
+    page.keyboard.press("Home")
+    expect(page.locator("#tip")).to_contain_text("epsilon")
+    expect(page.locator("#tip")).to_contain_text("click for all its pairs")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#pairs, .empty")
+    expect(page).to_have_url(re.compile("at=curve"))
+    page.get_by_role("button", name="Show the pairs that were not reached").click()
+    page.wait_for_selector("#pairs tbody tr")
+    tab.shoot("curve")
+    box = chart.bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.locator("#pairs tbody tr").first.click()
+    expect(page).to_have_url(re.compile("#/search"))
+
+
+def test_a_curve_of_100_000_pairs_opens_in_three_seconds(make_tab, runs):
+    import shutil
+
+    folder = make_big_curve(runs / "big", 100_000)
+    try:
+        tab = make_tab()
+        began = time.monotonic()
+        page = tab.open("#/curve?runs=big&at=big@3@0")
+        page.wait_for_selector("figure svg.chart circle")
+        page.wait_for_selector("#pairs tbody tr")
+        seconds = time.monotonic() - began
+        print(f"curve of 100,000 pairs, its chart and first pairs: {seconds:.2f} s")
+        assert seconds < 3
+        assert page.locator("#pairs tbody tr").count() == 50
+        assert page.locator("main img").count() == 0
+    finally:
+        shutil.rmtree(folder)
+
+
+def test_the_bound_is_a_map_that_keys_can_walk(make_tab):
+    tab = make_tab()
+    page = tab.open("#/bound?s=hello&r=1")
+    chart = page.locator("figure svg.chart")
+    page.wait_for_selector("figure svg.chart rect", timeout=30_000)
+    assert chart.locator("rect").count() >= 2 * 4
+    chart.focus()
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#tip")).to_contain_text("layer 0, head 0")
+    page.keyboard.press("ArrowDown")
+    expect(page.locator("#tip")).to_contain_text("layer 1, head 0")
+    tab.shoot("bound")
+
+
+def test_an_episode_is_a_conversation_and_a_model_answers_live(make_tab):
+    tab = make_tab()
+    page = tab.open("#/rise?run=rise")
+    page.wait_for_selector("#episode .say")
+    assert page.locator("#episode .say.model").count() == 3
+    page.locator(".strip button").last.click()
+    expect(page.locator(".strip button[aria-pressed=true]")).to_have_count(1)
+    page.locator("#own-problem").fill("Name the capital of France. <b>One</b> word.")
+    page.get_by_label("Tokens a reply").fill("8")
+    page.get_by_label("Turns").fill("2")
+    page.get_by_label("Turns").blur()
+    page.locator("#ask").click()
+    expect(page.locator("#live-state")).to_have_text("done", timeout=60_000)
+    talk = page.locator("[data-side=base]")
+    assert talk.locator(".say.model").count() == 2
+    assert "<b>One</b>" in talk.locator(".say.user").first.inner_text()
+    tab.shoot("rise")
+
+
+@pytest.mark.parametrize(
+    ("kind", "start"), [("JSON", b"["), ("CSV", b"curve,k,epsilon"), ("PNG", b"\x89PNG")]
+)
+def test_a_view_downloads_as_data_and_as_a_picture(make_tab, kind, start):
+    tab = make_tab()
+    page = tab.open("#/curve?runs=curve,published:gpt2")
+    page.wait_for_selector("figure svg.chart circle")
+    with page.expect_download() as download:
+        page.get_by_role("button", name=kind, exact=True).click()
+    path = download.value.path()
+    assert path.read_bytes().startswith(start)
+    if kind == "CSV":
+        assert len(path.read_text().splitlines()) > 8
+    if kind == "PNG":
+        width = int.from_bytes(path.read_bytes()[16:20], "big")
+        assert width > 800
+
+
+def test_the_theme_can_be_turned_and_stays(make_tab):
+    tab = make_tab()
+    page = tab.open("#/curve")
+    colour = "() => getComputedStyle(document.body).backgroundColor"
+    light = page.evaluate(colour)
+    page.locator("#theme").click()
+    dark = page.evaluate(colour)
+    assert light != dark
+    page.reload()
+    assert page.evaluate(colour) == dark
+
+
+def test_a_projector_and_a_reader_of_screens_find_their_way(make_tab):
+    tab = make_tab()
+    tab.page.set_viewport_size({"width": 1920, "height": 1080})
+    page = tab.open()
+    page.wait_for_selector(".bars button")
+    assert page.evaluate("() => parseFloat(getComputedStyle(document.documentElement).fontSize)") >= 18
+    tab.shoot("projector")
+    unnamed = page.evaluate(
+        """() => [...document.querySelectorAll("button, input, select, textarea, a")].filter((e) =>
+            !(e.labels?.length || e.getAttribute("aria-label") || e.textContent.trim() || e.title)).length"""
+    )
+    assert unnamed == 0
