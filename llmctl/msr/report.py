@@ -98,14 +98,14 @@ def _users(phases: Phases) -> Sequence[Part]:
         if arm.users.mode == "none" or name in shown:
             continue
         shown.add(name)
+        wording = phases.wording(arm)
         for history, candidates in islice(phases.prepared.cases("test"), SHOWN_USERS):
             blocks = user_blocks(phases.run.folder, name, history.user)
             text = [
-                f"block {block['block'] + 1}: {'; '.join(phases.titles[item] for item in block['items'])}\n"
-                f"  summary: {block['summary']}"
+                f"block {block['block'] + 1}:\n{wording.list(block['items'])}\nsummary: {block['summary']}\n"
                 for block in blocks
             ]
-            text.append(f"chosen next: {phases.titles[candidates.target]}")
+            text.append(f"chosen next: {wording.line(candidates.target)}")
             caption = f"{arm.name} ({arm.users.mode}): test user {history.user}."
             parts.append(Verbatim("\n".join(text), caption))
     return parts

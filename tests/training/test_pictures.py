@@ -47,7 +47,7 @@ def rows(colours, count=8):
 
 def test_what_is_learned_from_pictures_is_answered_to_pictures(vlm, colours, tmp_path):
     tuning = settings(
-        adapter="lora", epochs=20, batch_size=4, learning_rate=2e-2, lora=LoraSettings(r=8), warmup_ratio=0
+        adapter="lora", epochs=12, batch_size=4, learning_rate=2e-2, lora=LoraSettings(r=8), warmup_ratio=0
     )
     result = train(vlm, rows(colours), tuning, tmp_path / "out")
     assert result.is_adapter and result.losses[-1] < 0.5 * result.losses[0]
