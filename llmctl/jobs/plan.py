@@ -135,6 +135,7 @@ def _with_key(recipe: JobRecipe, shard: Shard, problems: str, weights: Any) -> S
         "problems": problems,
         "protocol": recipe.protocols[shard.protocol].model_dump(mode="json"),
         "sampling": recipe.sampling.model_dump(mode="json"),
+        "threads": recipe.threads,
     }
     key = hashlib.sha256(to_json(content).encode()).hexdigest()[:20]
     return Shard(*shard.cell, shard.start, shard.stop, key)

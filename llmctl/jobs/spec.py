@@ -144,6 +144,9 @@ class JobRecipe(Recipe):
     """Problems of each task at most; null takes all."""
     shard_size: int = Field(default=64, ge=1)
     """Problems that are asked in one batch; also what a kill can lose."""
+    threads: int = Field(default=1, ge=1)
+    """Threads of each sampler on a CPU, wherever it runs: with another number sums are rounded in another
+    order, and now and then a sample comes out differently. Workers are the better use of more cores."""
     workers: WorkerSettings = WorkerSettings()
     """What a worker takes."""
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,7 +56,7 @@ class Worker:
 
     def __init__(self, recipe: JobRecipe, open_model: OpenSampler = open_sampler) -> None:
         self.recipe = recipe
-        self._quiet = ExitStack()
+        self._around = ExitStack()  # what holds while a model is open
         self._open_model = open_model
         self._tasks = open_tasks(recipe)
         self._sampler: tuple[str, Sampler] | None = None  # the base that is loaded
@@ -88,7 +88,7 @@ class Worker:
         self.close()
         start = time.perf_counter()
         try:
-            with quiet_libraries():
+            with quiet_libraries(), _threads(self.recipe.threads):
                 rows = search_part(self.recipe, shard)
         except (LlmctlError, OSError, ImportError) as error:
             return Failed(shard, f"{shard}: {one_line(error)}")
@@ -105,7 +105,7 @@ class Worker:
         if self._sampler is not None:
             self._sampler[1].close()
             self._sampler = None
-        self._quiet.close()
+        self._around.close()
 
     def _sampler_for(self, name: str) -> Sampler:
         spec = self.recipe.models[name]
@@ -113,7 +113,8 @@ class Worker:
         if self._sampler is None or self._sampler[0] != spec.base:
             self.close()
             if spec.engine != "server":  # which has no library that talks
-                self._quiet.enter_context(quiet_libraries())
+                self._around.enter_context(quiet_libraries())
+                self._around.enter_context(_threads(self.recipe.threads))
             found = self._open_model(spec.model, engine=spec.engine, adapter=adapter, **spec.sampler_options)
             self._sampler = (spec.base, found)
         sampler: Any = self._sampler[1]
@@ -151,6 +152,19 @@ def one_line(error: BaseException) -> str:
     """An exception in one line, with its type where llmctl did not raise it."""
     text = " ".join(str(error).split())[:500]
     return text if isinstance(error, LlmctlError) else f"{type(error).__name__}: {text}"
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """So many threads of torch in this block."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _row(problem: Problem, sample: int, turn: int, attempt: Attempt) -> Row:

@@ -40,6 +40,20 @@ def test_one_row_a_sample_in_the_order_of_the_plan(tmp_path):
     assert len({row["problem"] for row in found}) == 10
 
 
+def test_every_sampler_has_the_threads_of_the_recipe(tmp_path, tiny_model):
+    import torch
+
+    seen, before = [], torch.get_num_threads()
+
+    def open_noting(model, **_):
+        seen.append(torch.get_num_threads())
+        return open_scripted(model, engine="server")
+
+    models = {"tiny": {"model": str(tiny_model), "engine": "transformers"}}
+    start(tmp_path / "job", job(models=models, threads=3), open_model=open_noting)
+    assert seen == [3] and torch.get_num_threads() == before
+
+
 def test_the_report_says_what_was_asked_and_what_failed(tmp_path):
     models = {"<b>bad": {"model": "broken", "engine": "server"}, "good": {"model": "m", "engine": "server"}}
     start(tmp_path / "job", job(models=models))
