@@ -11,8 +11,8 @@ Ye et al., "Harnessing Multimodal Large Language Models for Multimodal Sequentia
         run_msr(run, recipe)["pictures"]["auc"]
 
 A run's phases: `prepare` (data and frozen candidate lists), `items` and `users` (summaries, through the
-sampler and `summary_cache`), `recommend` (questions and training rows), `phases` (training, evaluation),
-`baselines`, `comparisons`, `report`.
+sampler and `summary_cache`), `cases` and `recommend` (questions and training rows), `phases` (training,
+evaluation), `baselines`, `comparisons`, `report`.
 """
 
 from importlib import import_module
@@ -36,6 +36,7 @@ _WHERE = {
     "record_scores": "scores",
     "run_msr": "run",
     "Phases": "phases",
+    "CaseReader": "cases",
     "SummaryCache": "summary_cache",
     "summarize_items": "items",
     "summarize_users": "users",

@@ -17,6 +17,7 @@ from llmctl.msr import prompts
 from llmctl.msr.asking import Asker
 from llmctl.msr.prepare import Prepared
 from llmctl.msr.settings import ItemSettings
+from llmctl.msr.stored import Journals
 from llmctl.msr.types import Item
 from llmctl.pictures import read_picture
 from llmctl.runs import Run, progress
@@ -99,7 +100,7 @@ def item_counts(run: Run) -> dict[str, int]:
     return dict(Counter(record["status"] for record in run.journal(JOURNAL)).most_common())
 
 
-def descriptions(run: Run, prepared: Prepared) -> dict[str, str]:
+def descriptions(run: Journals, prepared: Prepared) -> dict[str, str]:
     """What is said of each item beside its title: of its picture, or else its own text; may be empty."""
     summaries = {record["item"]: record["summary"] for record in run.journal(JOURNAL)}
     return {item.id: summaries.get(item.id) or item.text for item in prepared.items()}
