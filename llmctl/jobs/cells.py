@@ -7,7 +7,7 @@ holds whole problems of one cell (`results.write_results`).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,13 +40,18 @@ class Cell:
         return len(self.values["samples"])
 
 
-def read_cells(path: Path) -> dict[Key, Cell]:
+def read_cells(path: Path, rankings: Collection[str] = ()) -> dict[Key, Cell]:
     """Every cell of a results file.
+
+    Args:
+        path: The file.
+        rankings: The protocols that rank candidates; their cells have the metrics of each user, too.
 
     Returns:
         For each cell arrays (P,): `samples`, `correct`, `first` (whether the first sample is right), `last`,
         `any`, `share` (of samples that are right), `vote` (the chance that a majority vote is right, ties
-        broken at random), `tokens` and `reward` (sums over samples).
+        broken at random), `tokens` and `reward` (sums over samples). Of a ranking also `answer_mass` (mean
+        over candidates) and the metrics of `msr.user_metrics`.
 
     Raises:
         UserError: The file can not be read.
@@ -58,7 +63,10 @@ def read_cells(path: Path) -> dict[Key, Cell]:
         key: Any = tuple(table[name][0].as_py() for name in ("model", "task", "protocol", "seed"))
         cell = cells.setdefault(key, Cell())
         hashes.setdefault(key, hashlib.blake2b(digest_size=12))
-        parts.setdefault(key, []).append(_take(table, cell, hashes[key]))
+        taken = _take(table, cell, hashes[key])
+        if key[2] in rankings:
+            taken |= _user_values(table, taken["samples"])
+        parts.setdefault(key, []).append(taken)
     for key, cell in cells.items():
         cell.problems = hashes[key].hexdigest()
         cell.values = {name: np.concatenate([p[name] for p in parts[key]]) for name in parts[key][0]}
@@ -92,6 +100,22 @@ def _take(table: Any, cell: Cell, digest: Any) -> dict[str, Floats]:
         "tokens": np.add.reduceat(table["tokens"].to_numpy().astype(float), starts),
         "reward": np.add.reduceat(table["reward"].to_numpy(), starts),
     }
+
+
+def _user_values(table: Any, sizes: Floats) -> dict[str, Floats]:
+    """The metrics of each user (P,) from a row a candidate.
+
+    Args:
+        table: Whole users.
+        sizes: (P,) candidates of each; all the same.
+    """
+    from llmctl.msr.metrics import rank_counts, user_metrics
+
+    shape = len(sizes), int(sizes[0])
+    scores, labels, mass = (
+        table[name].cast("float64").to_numpy().reshape(shape) for name in ("reward", "is_correct", "answer")
+    )
+    return {**user_metrics(rank_counts(scores, labels)), "answer_mass": mass.mean(1)}
 
 
 def votes(unit: NDArray[Any], answers: NDArray[Any], correct: Floats, units: int) -> Floats:

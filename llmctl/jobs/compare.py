@@ -27,8 +27,11 @@ def compare_jobs(first: Path, second: Path) -> dict[str, Any]:
     Returns:
         `comparisons`, as in a summary, and `differences` of the two recipes in words.
 
+    Rankings may be of different runs or arms, as long as these have the same candidate lists.
+
     Raises:
-        UserError: A folder is no finished job, the two ask differently, or share no model.
+        UserError: A folder is no finished job, the two ask differently, rank different lists, or share no
+            model.
     """
     old, new = read_job(first), read_job(second)
     _check_same(first, second, old, new)
@@ -38,7 +41,8 @@ def compare_jobs(first: Path, second: Path) -> dict[str, Any]:
         [name for name in new.models if name not in failed[1]],
         f"{first} and {second}",
     )
-    a, b = read_cells(first / RESULTS), read_cells(second / RESULTS)
+    _check_lists(first, second, list(old.rankings))
+    a, b = read_cells(first / RESULTS, old.rankings), read_cells(second / RESULTS, new.rankings)
     entries = []
     for task, protocol in old.asked():
         spec = old.protocols[protocol]
@@ -56,12 +60,38 @@ def compare_jobs(first: Path, second: Path) -> dict[str, Any]:
 
 
 def _check_same(first: Path, second: Path, old: JobRecipe, new: JobRecipe) -> None:
-    before, after = recipe_content(old), recipe_content(new)
+    before, after = (_asked(job) for job in (old, new))
     for section in _SAME:
         if changed := differences({section: before[section]}, {section: after[section]}):
             raise UserError(
                 f"{first} and {second} ask differently ({', '.join(changed)}): compare jobs with the same "
                 "tasks, protocols, sampling, seeds and limit"
+            )
+
+
+def _asked(recipe: JobRecipe) -> dict[str, Any]:
+    """What a job asks, less whose lists its rankings take: `_check_lists` sees whether they are the same."""
+    content = recipe_content(recipe)
+    for name in recipe.rankings:
+        spec: dict[str, Any] = content["protocols"][name]
+        content["protocols"][name] = {k: v for k, v in spec.items() if k not in ("run", "arm", "shards")}
+    return content
+
+
+def _check_lists(first: Path, second: Path, rankings: Sequence[str]) -> None:
+    hashes = [
+        {
+            entry["protocol"]: entry["candidate_hash"]
+            for entry in read_summary(folder)["figures"]
+            if entry["protocol"] in rankings
+        }
+        for folder in (first, second)
+    ]
+    for name, found in hashes[0].items():
+        if found != hashes[1].get(name):
+            raise UserError(
+                f"{first} and {second} rank different candidates under {name} (hash {found} and "
+                f"{hashes[1].get(name)}): compare jobs on runs with the same data and lists (candidates.path)"
             )
 
 
@@ -77,4 +107,4 @@ def _pairs(old: Sequence[str], new: Sequence[str], jobs: str) -> list[tuple[str,
 
 
 def _cells(cells: Mapping[Key, Cell], recipe: JobRecipe, group: tuple[str, str, str]) -> list[Cell]:
-    return [cells[(*group, seed)] for seed in recipe.seeds]
+    return [cells[(*group, seed)] for seed in recipe.protocol_seeds(group[2])]

@@ -2,7 +2,7 @@
 
 Inspect's log was chosen over lm-eval's result file because it has a reader: a validated schema
 (`inspect_ai.log.read_eval_log`) and a viewer. One log is written for each model x task x protocol, and none
-of curves, which have no conversations.
+of curves and rankings, in which nothing is said.
 """
 
 from __future__ import annotations
@@ -85,8 +85,8 @@ def _inspect(folder: Path, summary: Mapping[str, Any], target: Path) -> Iterator
     }
     entries = {(e["model"], e["task"], e["protocol"]): e for e in summary["figures"]}
     for group, rows in _groups(folder / RESULTS):
-        if recipe.protocols[group[2]].is_curve:
-            continue  # it has no problems and no conversations
+        if recipe.protocols[group[2]].own_task:
+            continue  # nothing was said
         samples = inspect_samples(recipe, group, rows, problems[group[1]])
         path = target / f"{re.sub('[^0-9A-Za-z.+-]+', '-', '_'.join([created, *group]))}.json"
         write_json(path, inspect_log(recipe, entries[group], samples, created))

@@ -45,7 +45,7 @@ def protocol_figures(protocol: str, n: int, cells: Sequence[Cell], seed: int = 0
     """The figures of one model, task and protocol.
 
     Args:
-        protocol: single, parallel, sequential or reach_curve.
+        protocol: single, parallel, sequential, reach_curve or msr_ranking.
         n: Its samples or turns.
         cells: One a seed, on the same problems.
         seed: Of the bootstrap.
@@ -53,12 +53,15 @@ def protocol_figures(protocol: str, n: int, cells: Sequence[Cell], seed: int = 0
     Returns:
         As RISE names them: `m1_t1`, one sample; `m<n>_t1`, a vote of n, and `pass_<k>` (parallel);
         `m1_t<n>`, a vote over the turns, `p1_t<n>`, any turn right, and `last_turn` (sequential). Then
-        `reward` and `tokens` of a sample. Of a curve `reached`, the share of pairs.
+        `reward` and `tokens` of a sample. Of a curve `reached`, the share of pairs. Of a ranking `auc`,
+        `hr@k`, `mrr@k`, `ndcg@k`, and `answer_mass`, the share of all probability that is on yes or no.
     """
     figures: dict[str, Estimate] = {}
     samples = _stack(cells, "samples")
     if protocol == "reach_curve":
         return {"reached": rate_of_clusters(_stack(cells, "correct").sum(0), samples.sum(0))}
+    if protocol == "msr_ranking":
+        return {name: mean_estimate(_stack(cells, name).mean(0), seed) for name in _ranking_names(cells)}
     if protocol == "sequential":
         figures["m1_t1"] = estimate(_stack(cells, "first"), seed)
         for name, of in ((f"m1_t{n}", "vote"), (f"p1_t{n}", "any"), ("last_turn", "last")):
@@ -83,6 +86,7 @@ def primary_figure(protocol: str, n: int) -> tuple[str, str]:
         "single": ("m1_t1", "first"),
         "parallel": (f"m{n}_t1", "vote"),
         "reach_curve": ("reached", "share"),
+        "msr_ranking": ("auc", "auc"),  # it uses the whole list of every user
     }
     return names.get(protocol, (f"m1_t{n}", "vote"))
 
@@ -160,6 +164,11 @@ def holm(p_values: Sequence[float]) -> list[float]:
         worst = max(worst, min(1.0, (len(p_values) - rank) * p_values[i]))
         adjusted[i] = worst
     return adjusted
+
+
+def _ranking_names(cells: Sequence[Cell]) -> list[str]:
+    """auc, hr@k, ..., as the cells have them."""
+    return [name for name in cells[0].values if "@" in name or name in ("auc", "answer_mass")]
 
 
 def _ks(n: int) -> list[int]:

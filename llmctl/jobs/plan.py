@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from llmctl.errors import UserError
-from llmctl.jobs.spec import JobRecipe, ProtocolSpec
+from llmctl.jobs.spec import RANKING_TASK, JobRecipe, ProtocolSpec
 from llmctl.reach.curve_recipe import CurveSettings
 from llmctl.runs.files import disk_errors_as_user_errors, to_json
 from llmctl.tasks import Problem, Task, get_task
@@ -18,7 +18,8 @@ from llmctl.tasks import Problem, Task, get_task
 class Shard:
     """Problems [start, stop) of a task for one model under one protocol and seed: one batch of work.
 
-    Of a reach_curve, which has no problems, start is the number of the part.
+    Of a reach_curve, which has no problems, start is the number of the part. The problems of an msr_ranking
+    are users.
     """
 
     model: str
@@ -82,7 +83,7 @@ def plan_shards(
 
     Args:
         recipe: Resolved.
-        counts: As `count_problems` gives them.
+        counts: As `count_problems` and `ranking.count_users` give them.
         fingerprints: What identifies the weights of each model; part of its shards' keys.
 
     Returns:
@@ -92,19 +93,35 @@ def plan_shards(
     for model in recipe.models:
         for task, protocol in recipe.asked():
             spec = recipe.protocols[protocol]
-            count, digest = (spec.shards, _states(spec)) if spec.is_curve else counts[task]
-            size = 1 if spec.is_curve else recipe.shard_size
-            for seed in recipe.seeds:
-                for start in range(0, count, size):
-                    shard = Shard(model, task, protocol, seed, start, min(start + size, count))
+            if spec.is_curve:
+                count, digest = spec.shards, _states(spec)
+            else:
+                count, digest = counts[ranked_name(protocol) if spec.is_ranking else task]
+            for seed in recipe.protocol_seeds(protocol):
+                for start, stop in _bounds(count, spec, recipe.shard_size):
+                    shard = Shard(model, task, protocol, seed, start, stop)
                     shards.append(_with_key(recipe, shard, digest, fingerprints.get(model)))
     return shards
 
 
+def ranked_name(protocol: str) -> str:
+    """The name that the users of a ranking are counted by: each protocol may have a run of its own."""
+    return f"{RANKING_TASK} of {protocol}"
+
+
+def _bounds(count: int, spec: ProtocolSpec, shard_size: int) -> list[tuple[int, int]]:
+    """Where shards start and stop."""
+    if spec.is_ranking:
+        parts = min(spec.shards, count)
+        return [(count * part // parts, count * (part + 1) // parts) for part in range(parts)]
+    size = 1 if spec.is_curve else shard_size
+    return [(start, min(start + size, count)) for start in range(0, count, size)]
+
+
 def most_tokens(recipe: JobRecipe, shard: Shard) -> int:
     """New tokens that a shard samples at most."""
-    if recipe.protocols[shard.protocol].is_curve:
-        return 0  # a search reads tokens and samples none
+    if recipe.protocols[shard.protocol].own_task:
+        return 0  # a search and a ranking read tokens and sample none
     return count_samples(recipe, shard) * recipe.sampling.max_tokens
 
 

@@ -20,8 +20,8 @@ def journal_rates(lines: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     """New tokens a second of one worker, by model, from the journal of a job."""
     totals: dict[str, tuple[int, float]] = {}
     for line in lines:
-        if line["engine"] == "search":
-            continue  # a curve samples nothing
+        if line["engine"] in ("search", "scoring"):
+            continue  # curves and rankings sample nothing
         tokens, seconds = totals.get(line["model"], (0, 0.0))
         totals[line["model"]] = (tokens + line["tokens"], seconds + line["seconds"])
     return {model: tokens / seconds for model, (tokens, seconds) in totals.items() if tokens and seconds}

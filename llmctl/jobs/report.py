@@ -44,7 +44,9 @@ def _protocols(recipe: JobRecipe) -> Table:
     rows = []
     for name, spec in recipe.protocols.items():
         sampling = recipe.protocol_sampling(name)
-        asked = [spec.samples, sampling.temperature, sampling.top_p, sampling.max_tokens]
+        asked: list[Any] = [spec.samples, sampling.temperature, sampling.top_p, sampling.max_tokens]
+        if spec.own_task:
+            asked = [None] * len(asked)  # nothing is sampled
         rows.append([name, PROTOCOLS[spec.protocol], *asked])
     columns = ["protocol", "what it is", "samples", "temperature", "top_p", "new tokens at most"]
     limits = {task: recipe.problem_limit(task) for task in recipe.tasks}

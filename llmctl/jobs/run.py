@@ -19,6 +19,7 @@ from llmctl.errors import LlmctlError, UserError
 from llmctl.jobs.dispatch import Budget, Dispatcher
 from llmctl.jobs.plan import Shard, count_problems, count_samples, most_tokens, open_tasks, plan_shards
 from llmctl.jobs.pool import LocalPool, Pool, ProcessPool
+from llmctl.jobs.ranking import count_users, describe_rankings
 from llmctl.jobs.rates import keep_rates, known_rates
 from llmctl.jobs.record import SHARDS, Recorder, recorded_parts
 from llmctl.jobs.results import RESULTS, merge_parts
@@ -81,14 +82,14 @@ def check_job(recipe: JobRecipe) -> dict[str, tuple[int, str]]:
     """Find mistakes that would otherwise stop a job after its folder was made.
 
     Returns:
-        Number and hash of the problems of each task.
+        Number and hash of the problems of each task, and of the users of each ranking.
 
     Raises:
-        UserError: A task, a file, or an option of a sampler is wrong.
+        UserError: A task, a file, an option of a sampler, or the run of a ranking is wrong.
     """
     for spec in recipe.models.values():
         check_options(choose_engine(spec.engine)[0], spec.sampler_options)
-    return count_problems(recipe, open_tasks(recipe))
+    return count_problems(recipe, open_tasks(recipe)) | count_users(recipe)
 
 
 def run_job(
@@ -235,7 +236,8 @@ def _finish(run: Run, recipe: JobRecipe, plan: Sequence[Shard], result: JobResul
     path = run.path(RESULTS)
     result.rows = merge_parts(whole, recorded_parts(run.folder, lines), path)
     keep_rates(recipe, lines)
-    result.summary = summarize_results(path, recipe, _costs(lines), result.failed)
+    ranked = describe_rankings(recipe)
+    result.summary = summarize_results(path, recipe, _costs(lines), result.failed, ranked)
     run.write_json(SUMMARY, result.summary)
     write_job_report(run, recipe, result.summary)
 

@@ -12,7 +12,8 @@ from llmctl.runs import Estimate, Table
 from llmctl.runs.files import read_json
 from llmctl.runs.recipe import parse_recipe, read_recipe_file
 
-_HIDDEN = ("reward",)  # for machines: of built-in tasks it says little beside the rest
+# For machines: of built-in tasks the reward says little beside the rest, and of a ranking one k is shown.
+_HIDDEN = ("reward", *(f"{metric}@{k}" for metric in ("hr", "mrr", "ndcg") for k in (3, 10)))
 
 
 def read_job(folder: Path) -> JobRecipe:
@@ -111,10 +112,22 @@ def _protocol_table(entries: Sequence[Mapping[str, Any]], protocol: str) -> Tabl
         figures = [entry["figures"].get(name) for name in names]
         cells = [None if plain is None else _short(to_estimate(plain)) for plain in figures]
         rows.append([entry["model"], entry["task"], *cells, entry["errors"], entry["unreadable"]])
+    columns = ["model", "task", *names, "engine errors", "unreadable"]
+    if "candidate_hash" in entries[0]:
+        return Table(columns, rows, _ranking_caption(protocol, entries[0]))
     counts = {(entry["problems"], entry["samples"]) for entry in entries}
     said = " and ".join(f"{problems:,} problems, {samples:,} samples" for problems, samples in sorted(counts))
     caption = f"{protocol}: 95 % intervals over problems ({said} a row)."
-    return Table(["model", "task", *names, "engine errors", "unreadable"], rows, caption)
+    return Table(columns, rows, caption)
+
+
+def _ranking_caption(protocol: str, entry: Mapping[str, Any]) -> str:
+    chance = ", ".join(f"{k} {v:.3f}" for k, v in entry["chance"].items() if k not in _HIDDEN)
+    return (
+        f"{protocol}: 95 % intervals over users ({entry['problems']:,} users, {entry['samples']:,} "
+        f"candidates a row), asked as arm {entry['arm']} of {entry['run']}; hash of the lists "
+        f"{entry['candidate_hash'][:12]}. By chance: {chance}."
+    )
 
 
 def _short(figure: Estimate) -> str:

@@ -22,8 +22,11 @@ PROTOCOLS = {
     "parallel": "n samples a problem, and a vote",
     "sequential": "R turns a problem without an oracle, as RISE is evaluated",
     "reach_curve": "a k-epsilon curve: which outputs controls of at most k tokens force",
+    "msr_ranking": "the frozen candidates of an msr run, ranked by P(yes)",
 }
 CURVE_TASK = "states"  # what results of a curve have under `task`: its states are no task's problems
+RANKING_TASK = "candidates"  # and those of a ranking, whose problems are users
+_OWN_TASKS = {"reach_curve": CURVE_TASK, "msr_ranking": RANKING_TASK}
 
 
 class ModelSpec(Recipe):
@@ -74,15 +77,19 @@ class ProtocolSpec(Recipe):
     """How a model is asked."""
 
     protocol: str
-    """single, parallel, sequential or reach_curve; the entry's own name where left out."""
+    """single, parallel, sequential, reach_curve or msr_ranking; the entry's own name where left out."""
     n: int = Field(default=5, ge=1)
     """Samples a problem (parallel), or turns (sequential); single has one."""
     temperature: float | None = Field(default=None, ge=0)
     """In place of the job's; 0 is greedy."""
     curve: CurveSettings | None = None
     """States, targets, controls and search of a reach_curve, as in its recipes. Its seed is the job's."""
+    run: Path | None = None
+    """Folder of the msr run whose test users and candidate lists an msr_ranking takes."""
+    arm: str | None = None
+    """Arm of that run whose question and summaries are asked with; null is its first."""
     shards: int = Field(default=4, ge=1)
-    """Parts of a reach_curve."""
+    """Parts of a reach_curve, or of the users of an msr_ranking."""
 
     @field_validator("protocol")
     @classmethod
@@ -100,14 +107,33 @@ class ProtocolSpec(Recipe):
             raise ValueError(f"curve is given, but the protocol is {self.protocol}: drop it")
         return self
 
+    @model_validator(mode="after")
+    def _run_belongs(self) -> ProtocolSpec:
+        if self.is_ranking and self.run is None:
+            raise ValueError("run is missing: an msr_ranking needs the folder of an msr run")
+        for name, given in (("run", self.run), ("arm", self.arm)):
+            if given is not None and not self.is_ranking:
+                raise ValueError(f"{name} is given, but the protocol is {self.protocol}: drop it")
+        return self
+
     @property
     def is_curve(self) -> bool:
-        """Whether it asks for no task's problems."""
+        """Whether it searches for controls."""
         return self.protocol == "reach_curve"
 
     @property
+    def is_ranking(self) -> bool:
+        """Whether it ranks candidates."""
+        return self.protocol == "msr_ranking"
+
+    @property
+    def own_task(self) -> str | None:
+        """What its results have under `task` where it asks for no task's problems, and samples nothing."""
+        return _OWN_TASKS.get(self.protocol)
+
+    @property
     def samples(self) -> int:
-        """Samples a problem; of a curve, parts count."""
+        """Samples a problem; of a curve, parts count, of a ranking, users."""
         return self.n if self.protocol in ("parallel", "sequential") else 1
 
 
@@ -133,15 +159,15 @@ class JobRecipe(Recipe):
     models: dict[str, ModelSpec] = Field(min_length=1)
     """By the name that results have under `model`."""
     tasks: dict[str, TaskSpec] = {}
-    """By the name that results have under `task`; curves need none."""
+    """By the name that results have under `task`; curves and rankings need none."""
     protocols: dict[str, ProtocolSpec] = Field(min_length=1)
     """By the name that results have under `protocol`."""
     sampling: SamplingSettings = SamplingSettings()
     """Temperature, top_p, max_tokens; window and retry of the sequential protocol."""
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
-    """Of sampling; each is a repetition on the same problems."""
+    """Of sampling; each is a repetition on the same problems. A ranking samples nothing: it has the first."""
     limit: int | None = Field(default=None, ge=1)
-    """Problems of each task at most; null takes all."""
+    """Problems of each task, and users of each ranking, at most; null takes all."""
     shard_size: int = Field(default=64, ge=1)
     """Problems that are asked in one batch; also what a kill can lose."""
     threads: int = Field(default=1, ge=1)
@@ -172,17 +198,32 @@ class JobRecipe(Recipe):
 
     @model_validator(mode="after")
     def _something_is_asked(self) -> JobRecipe:
-        if not self.tasks and not all(spec.is_curve for spec in self.protocols.values()):
-            raise ValueError("tasks are missing, and only a reach_curve needs none: e.g. tasks: [sort]")
-        if CURVE_TASK in self.tasks and any(spec.is_curve for spec in self.protocols.values()):
-            raise ValueError(f"a task is named {CURVE_TASK}, as are the states of a reach_curve: rename it")
+        if not self.tasks and not all(spec.own_task for spec in self.protocols.values()):
+            raise ValueError(
+                "tasks are missing, and only a reach_curve or an msr_ranking needs none: e.g. tasks: [sort]"
+            )
+        for spec in self.protocols.values():
+            if spec.own_task in self.tasks:
+                raise ValueError(
+                    f"a task is named {spec.own_task}, as are the {spec.own_task} of a {spec.protocol}: "
+                    "rename it"
+                )
         return self
 
     def asked(self) -> list[tuple[str, str]]:
         """Task and protocol of everything that each model is asked, in the order of the results."""
-        sampled = [name for name, spec in self.protocols.items() if not spec.is_curve]
-        curves = [(CURVE_TASK, name) for name, spec in self.protocols.items() if spec.is_curve]
-        return [(task, protocol) for task in self.tasks for protocol in sampled] + curves
+        sampled = [name for name, spec in self.protocols.items() if not spec.own_task]
+        others = [(spec.own_task, name) for name, spec in self.protocols.items() if spec.own_task]
+        return [(task, protocol) for task in self.tasks for protocol in sampled] + others
+
+    @property
+    def rankings(self) -> dict[str, ProtocolSpec]:
+        """The protocols that rank candidates."""
+        return {name: spec for name, spec in self.protocols.items() if spec.is_ranking}
+
+    def protocol_seeds(self, protocol: str) -> tuple[int, ...]:
+        """The seeds that a protocol is repeated with."""
+        return self.seeds[:1] if self.protocols[protocol].is_ranking else self.seeds
 
     def problem_limit(self, task: str) -> int | None:
         """Problems of a task at most: the smaller of its own limit and the job's."""

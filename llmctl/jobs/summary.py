@@ -22,6 +22,7 @@ def summarize_results(
     recipe: JobRecipe,
     costs: Mapping[str, Mapping[str, float]] | None = None,
     failed: Mapping[str, str] | None = None,
+    rankings: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """What `summary.json` holds.
 
@@ -30,6 +31,7 @@ def summarize_results(
         recipe: Of the job.
         costs: Tokens by model.
         failed: Models that are not in the results, and why.
+        rankings: What stands beside the figures of each ranking, as `ranking.describe_rankings` gives it.
 
     Returns:
         `models`, `failed`, `figures` (a list, an entry each model x task x protocol), `comparisons` (each
@@ -39,7 +41,7 @@ def summarize_results(
     Raises:
         UserError: The results are not of this job, or can not be read.
     """
-    cells = read_cells(path)
+    cells = read_cells(path, recipe.rankings)
     models = [name for name in recipe.models if name not in (failed or {})]
     groups = {
         (model, task, protocol): _seeds(cells, recipe, (model, task, protocol))
@@ -51,7 +53,10 @@ def summarize_results(
         "failed": dict(failed or {}),
         "seeds": list(recipe.seeds),
         "bootstrap_seed": BOOTSTRAP_SEED,
-        "figures": [_figures(recipe, key, found, path) for key, found in groups.items()],
+        "figures": [
+            _figures(recipe, key, found, path) | {**(rankings or {}).get(key[2], {})}
+            for key, found in groups.items()
+        ],
         "comparisons": _comparisons(recipe, models, groups),
         "equal_compute": _equal_compute(recipe, models, groups),
     }
@@ -62,7 +67,7 @@ Groups = Mapping[tuple[str, str, str], Sequence[Cell]]
 
 def _seeds(cells: Mapping[Key, Cell], recipe: JobRecipe, group: tuple[str, str, str]) -> list[Cell]:
     found = []
-    for seed in recipe.seeds:
+    for seed in recipe.protocol_seeds(group[2]):
         if (*group, seed) not in cells:
             raise UserError(f"the results have no rows of {'/'.join(group)}, seed {seed}: run the job again")
         found.append(cells[(*group, seed)])

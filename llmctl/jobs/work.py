@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llmctl.errors import LlmctlError
 from llmctl.jobs.plan import Shard, open_tasks, task_problems
@@ -18,6 +18,10 @@ from llmctl.rise.turns import Attempt, judge
 from llmctl.sampling import Sampler, open_sampler
 from llmctl.sampling.common import derive_seed
 from llmctl.tasks import Problem
+
+if TYPE_CHECKING:
+    from llmctl.jobs.ranking import Ranking
+    from llmctl.msr.recommend import AnswerTokens
 
 OpenSampler = Callable[..., Sampler]
 
@@ -32,7 +36,7 @@ class Done:
     tokens: int  # new ones
     prompt_tokens: int
     seconds: float  # sampling and checking
-    engine: str  # that sampled
+    engine: str  # that sampled; "search" of a curve, "scoring" of a ranking
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,8 @@ class Worker:
         self._tasks = open_tasks(recipe)
         self._sampler: tuple[str, Sampler] | None = None  # the base that is loaded
         self._problems: tuple[str, list[Problem]] | None = None  # of the task that was asked last
+        self._rankings: dict[str, Ranking] = {}  # by protocol
+        self._answers: tuple[str, AnswerTokens] | None = None  # of the base that was asked last
 
     def compute(self, shard: Shard) -> Outcome:
         """Sample, check and encode a shard; a failure of its model comes back in words."""
@@ -79,7 +85,9 @@ class Worker:
         seconds, used = time.perf_counter() - start, sampler.usage.since(before)
         data = encode_part(shard, self._adapter(shard.model), rows)
         tokens = sum(row[5] for row in rows)
-        return Done(shard, data, len(rows), tokens, used.prompt_tokens, seconds, sampler.info.engine)
+        is_ranking = self.recipe.protocols[shard.protocol].is_ranking
+        engine = "scoring" if is_ranking else sampler.info.engine
+        return Done(shard, data, len(rows), tokens, used.prompt_tokens, seconds, engine)
 
     def _search(self, shard: Shard) -> Outcome:
         """A part of a curve; it loads the model for itself, so the sampler's is let go first."""
@@ -123,8 +131,10 @@ class Worker:
         return self._sampler[1]
 
     def _ask(self, sampler: Sampler, shard: Shard) -> list[Row]:
-        problems = self._slice(shard)
         spec = self.recipe.protocols[shard.protocol]
+        if spec.is_ranking:
+            return self._rank(sampler, shard)
+        problems = self._slice(shard)
         player = Player(sampler, self._tasks[shard.task], self.recipe.protocol_sampling(shard.protocol))
         if spec.protocol == "sequential":
             episodes = rollout(player, problems, spec.n, seed=shard.seed, stop_when_correct=False)
@@ -140,6 +150,19 @@ class Worker:
             for problem, row in zip(problems, replies, strict=True)
             for sample, reply in enumerate(row)
         ]
+
+    def _rank(self, sampler: Sampler, shard: Shard) -> list[Row]:
+        from llmctl.jobs.ranking import Ranking
+        from llmctl.msr.phases import tokenizer_of
+        from llmctl.msr.recommend import find_answer_tokens
+
+        name, model = shard.protocol, self.recipe.models[shard.model]
+        if name not in self._rankings:
+            self._rankings[name] = Ranking(name, self.recipe.protocols[name])
+        self._rankings[name].check_model(model.model)
+        if self._answers is None or self._answers[0] != model.base:
+            self._answers = (model.base, find_answer_tokens(tokenizer_of(sampler), model.model))
+        return list(self._rankings[name].score(sampler, self._answers[1], shard.start, shard.stop))
 
     def _slice(self, shard: Shard) -> Sequence[Problem]:
         if self._problems is None or self._problems[0] != shard.task:

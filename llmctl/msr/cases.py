@@ -55,7 +55,14 @@ class CaseReader:
 
     def tested(self, arm: Arm) -> Iterator[tuple[Case, CandidateList]]:
         """The test users with their candidates, in the order of the data."""
-        return ((case, lists) for case, _, lists in self.cases(arm) if lists is not None)
+        if arm.users.mode == "none":  # no journal to go through, so training users need not be looked at
+            fit = self._fitting(arm)
+            for history, candidates in self.prepared.cases("test"):
+                yield Case(history.user, fit(history), history), candidates
+            return
+        for case, _, found in self.cases(arm):
+            if found is not None:
+                yield case, found
 
     def digest(self, arm: Arm) -> str:
         """A hash of all that decides what an arm asks: lists, summaries, descriptions, settings.

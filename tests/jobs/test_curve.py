@@ -68,7 +68,9 @@ def test_mistakes_of_a_curve_are_one_line(protocols, message):
 
 
 def test_only_a_curve_needs_no_task():
-    with pytest.raises(UserError, match="tasks are missing, and only a reach_curve needs none"):
+    with pytest.raises(
+        UserError, match="tasks are missing, and only a reach_curve or an msr_ranking needs none"
+    ):
         job(tasks={})
     assert job(tasks={}, protocols=["reach_curve"]).asked() == [("states", "reach_curve")]
     with pytest.raises(UserError, match="a task is named states"):
