@@ -17,18 +17,28 @@ _READING = (
     "Compare within these pairs. Intervals are of 95 %, over problems: samples and seeds of one problem are "
     "not taken for independent."
 )
+_READING_RANKS = (
+    "A ranking asks a model whether a user will choose each item of a frozen list, and ranks the list by "
+    "P(yes). Its figures are by expected rank under ties, and `answer_mass` is the share of all probability "
+    "that is on yes or no. Intervals are of 95 %, over users."
+)
 
 
 def write_job_report(run: Run, recipe: JobRecipe, summary: Mapping[str, Any]) -> Path:
     """Write `report.md` and `report.html` of a finished job."""
     sections = [
         Section("What was asked", [_models(recipe, summary), _protocols(recipe)]),
-        Section("Figures", [_READING, *all_tables(summary)]),
+        Section("Figures", [*_readings(recipe), *all_tables(summary)]),
     ]
     if summary["failed"]:
         lines = [f"- {escape_markdown(f'{model}: {why}')}" for model, why in summary["failed"].items()]
         sections.append(Section("Models that failed", ["\n".join(lines)]))
     return write_report(run, "Evaluation job", sections)
+
+
+def _readings(recipe: JobRecipe) -> list[str]:
+    is_all_ranking = len(recipe.rankings) == len(recipe.protocols)
+    return ([] if is_all_ranking else [_READING]) + ([_READING_RANKS] if recipe.rankings else [])
 
 
 def _models(recipe: JobRecipe, summary: Mapping[str, Any]) -> Table:
@@ -51,4 +61,5 @@ def _protocols(recipe: JobRecipe) -> Table:
     columns = ["protocol", "what it is", "samples", "temperature", "top_p", "new tokens at most"]
     limits = {task: recipe.problem_limit(task) for task in recipe.tasks}
     asked_of = ", ".join(f"{task} (at most {limit})" if limit else task for task, limit in limits.items())
-    return Table(columns, rows, f"On {asked_of}; seeds {', '.join(map(str, recipe.seeds))}.")
+    on = f"On {asked_of}; seeds" if limits else "Seeds"
+    return Table(columns, rows, f"{on} {', '.join(map(str, recipe.seeds))}.")

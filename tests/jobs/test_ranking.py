@@ -145,6 +145,8 @@ def test_figures_are_those_of_the_run_and_models_are_compared_user_by_user(world
     assert len(shard_lines(tmp_path / "job")) == 2 * 3, "a ranking has no seeds to repeat"
     assert result.rows == 2 * users * 5 and result.tokens == 0
     assert "hash of the lists" in all_tables(result.summary)[0].to_markdown()
+    report = (tmp_path / "job" / "report.md").read_text()
+    assert "ranks the list by P(yes)" in report and "On ;" not in report and "pass_" not in report
     assert export_job(tmp_path / "job", "inspect") == []
 
 
