@@ -115,9 +115,16 @@ async def _page(_: Request) -> Response:
     return FileResponse(STATIC / "index.html")
 
 
+class _Query(dict[str, str]):
+    """What a request names; a missing name is the asker's mistake, unlike any other KeyError."""
+
+    def __missing__(self, name: str) -> str:
+        raise UserError(f"the request names no {name}")
+
+
 def _get(path: str, answer: Callable[[dict[str, str]], Any]) -> Route:
     async def endpoint(request: Request) -> Response:
-        query = dict(request.query_params)
+        query = _Query(request.query_params)
         return await _answer(lambda: answer(query))
 
     return Route(path, endpoint)
@@ -141,8 +148,6 @@ async def _answer(work: Callable[[], Any]) -> Response:
     """The answer as JSON; a mistake is one line with status 400."""
     try:
         return _json(await run_in_threadpool(work))
-    except KeyError as error:
-        return _json({"error": f"the request names no {error.args[0]}"}, 400)
     except LlmctlError as error:
         return _json({"error": str(error)}, 400)
     except Exception as error:  # a defect: the page says so, the log has the traceback

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from llmctl.errors import UserError
 from llmctl.explorer.library import Library
+from llmctl.rise.metrics import flows
+from llmctl.rise.recipe import RiseRecipe
+from llmctl.runs.recipe import parse_recipe
+from llmctl.tasks import get_task
 from llmctl.tasks.base import INCORRECT
-
-if TYPE_CHECKING:
-    from llmctl.rise.recipe import RiseRecipe
 
 _STAGE = re.compile(r"evaluate-(\d+)")
 
@@ -37,8 +38,6 @@ def overview(library: Library, run: str) -> dict[str, Any]:
     Raises:
         UserError: The run has no evaluation, or its journals lead out of the runs folder.
     """
-    from llmctl.rise.metrics import flows
-
     recipe = library.recipe(run)
     table = []
     for stage in stages(library, run):
@@ -82,9 +81,6 @@ def episode(library: Library, run: str, stage: int, problem: str) -> dict[str, A
 
 def _recipe(library: Library, run: str) -> RiseRecipe | None:
     """The recipe of a run; None where it is of another version of llmctl."""
-    from llmctl.rise.recipe import RiseRecipe
-    from llmctl.runs.recipe import parse_recipe
-
     content = {key: value for key, value in library.recipe(run).items() if key != "kind"}
     try:
         return parse_recipe(RiseRecipe, content, "the run's recipe")
@@ -110,8 +106,6 @@ def _posed(library: Library, recipe: RiseRecipe, problem: str) -> dict[str, str]
     A task of the user's own is code, and a file may lie anywhere: neither is opened because a recipe
     names it.
     """
-    from llmctl.tasks import get_task
-
     task, evaluate = recipe.task, recipe.evaluate
     path = task.test_path or task.path
     if "path" in task.options or (":" in task.name and not task.name.startswith("gym:")):

@@ -214,7 +214,7 @@ def test_a_dry_run_estimates_the_work_and_makes_nothing(recipe, tmp_path):
         (["control.forbidden=[9999]"], "forbidden holds token 9999"),
         (["control.allowed=[70]", "control.forbidden=[70]"], "no token is left"),
         (["baseline=gcg"], "a baseline must be another method"),
-        (["adapter=/nowhere"], "adapter is /nowhere, but there is no such folder"),
+        (["adapter=/nowhere"], "adapter is /nowhere, which has no adapter_config.json"),
         (["model=nonsense"], "nonsense"),
         (["compare=['']"], "compare holds '', which has no tokens"),
         (SORT, "training questions too"),
