@@ -70,23 +70,24 @@ class Library:
         for found in self._list():
             if found.kind != "run":
                 continue
-            folder = self.inside(found.name)
             try:
-                recipe = self.recipe(found.name)
-            except UserError:
+                entries.append(self._entry(found.name))
+            except (UserError, OSError):  # removed since it was listed, or no recipe that can be read
                 continue
-            metrics = folder / "metrics.json"
-            is_done = metrics.is_file()
-            entries.append(
-                {
-                    "name": found.name,
-                    "kind": str(recipe.get("kind", "")),
-                    "model": self.offer_name(recipe.get("model")),
-                    "is_done": is_done,
-                    "changed": (metrics if is_done else folder).stat().st_mtime,
-                }
-            )
         return sorted(entries, key=lambda entry: str(entry["name"]))
+
+    def _entry(self, name: str) -> dict[str, Any]:
+        folder = self.inside(name)
+        recipe = self.recipe(name)
+        metrics = folder / "metrics.json"
+        is_done = metrics.is_file()
+        return {
+            "name": name,
+            "kind": str(recipe.get("kind", "")),
+            "model": self.offer_name(recipe.get("model")),
+            "is_done": is_done,
+            "changed": (metrics if is_done else folder).stat().st_mtime,
+        }
 
     def offer_name(self, path: Any) -> str:
         """What the page calls a model or an adapter that a recipe names.

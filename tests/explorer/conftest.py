@@ -112,11 +112,18 @@ class Tab:
         self.errors, self.foreign = [], []
         self.page.on("console", lambda m: self.errors.append(m.text) if m.type == "error" else None)
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("requestfinished", self._note_refusal)
         self.page.on("request", lambda r: None if self._is_own(r.url) else self.foreign.append(r.url))
         self.page.on(
             "websocket",
             lambda w: None if self._is_own(w.url.replace("ws", "http", 1)) else self.foreign.append(w.url),
         )
+
+    def _note_refusal(self, request):
+        """What a refusal says, which the console leaves out."""
+        answer = request.response()
+        if answer is not None and answer.status >= 400:
+            self.errors.append(f"{answer.status} {request.url}: {answer.text()}")
 
     def _is_own(self, url):
         return url.startswith((self.server, "blob:" + self.server, "data:"))
