@@ -223,7 +223,8 @@ class CaseReader:
         for case, _, _ in self.cases(arm):
             if case.user == user:
                 return case
+        known = next(history.user for history, _ in self.prepared.cases("test"))
         raise UserError(
             f"user {user!r} is not among the {self.train_users(arm):,} training and "
-            f"{self.prepared.users('test'):,} test users of the run: give one of those"
+            f"{self.prepared.users('test'):,} test users of the run: give one of those, such as {known}"
         )
