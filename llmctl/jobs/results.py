@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,8 @@ from typing import Any
 
 from llmctl.errors import UserError
 from llmctl.jobs.plan import Shard
-from llmctl.runs.files import TEMPORARY_SUFFIX, disk_error
+from llmctl.runs.files import disk_error
+from llmctl.runs.parquet import new_parquet, open_parquet
 
 RESULTS = "results.parquet"
 GROUP_ROWS = 1 << 17  # rows of a row group at most, where one shard has no more
@@ -131,22 +131,11 @@ def write_results(path: Path, tables: Iterable[Any]) -> int:
     Raises:
         UserError: The disk refused; an old file is untouched.
     """
-    from pyarrow import parquet
-
-    temporary = path.with_name(f".{path.name}{TEMPORARY_SUFFIX}")
     total = 0
-    try:
-        with parquet.ParquetWriter(temporary, result_schema(), compression="zstd") as writer:
-            for table in tables:
-                writer.write_table(table, row_group_size=max(1, table.num_rows))
-                total += table.num_rows
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise disk_error(error, f"write {path}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    with new_parquet(path, result_schema()) as writer:
+        for table in tables:
+            writer.write_table(table, row_group_size=max(1, table.num_rows))
+            total += table.num_rows
     return total
 
 
@@ -156,29 +145,11 @@ def read_groups(path: Path, columns: Sequence[str]) -> Iterator[Any]:
     Raises:
         UserError: It is not there, can not be read, or lacks a column.
     """
-    with open_results(path) as file:
+    with open_parquet(path, "run the job again") as file:
         if missing := [name for name in columns if name not in file.schema_arrow.names]:
             raise UserError(f"{path} has no column {missing[0]!r}: it is not the result of a job")
         for group in range(file.num_row_groups):
             yield file.read_row_group(group, columns=list(columns))
-
-
-def open_results(path: Path) -> Any:
-    """A results file, open.
-
-    Raises:
-        UserError: It is not there, or can not be read.
-    """
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    try:
-        return parquet.ParquetFile(path)
-    except pa.ArrowInvalid as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path} is no readable Parquet file ({reason:.100}): run the job again") from error
-    except OSError as error:
-        raise disk_error(error, f"read {path}") from error
 
 
 def result_schema() -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any, NamedTuple
 from llmctl.errors import UserError
 from llmctl.msr.candidates import CandidateDigest, check_same_data
 from llmctl.msr.types import CandidateList, History, Item
-from llmctl.runs.files import TEMPORARY_SUFFIX, disk_error
+from llmctl.runs.parquet import new_parquet, open_parquet
 
 _ROWS = 2048  # of a row group: what is held in memory at a time
 
@@ -49,25 +48,15 @@ def write_table(
         UserError: The disk refused; an old file is untouched.
     """
     import pyarrow as pa
-    from pyarrow import parquet
 
     schema = pa.schema([(name, _type(kind)) for name, kind in columns.items()])
-    temporary = path.with_name(f".{path.name}{TEMPORARY_SUFFIX}")
     total, source = 0, iter(rows)
-    try:
-        with parquet.ParquetWriter(temporary, schema, compression="zstd") as writer:
-            while part := list(islice(source, _ROWS)):
-                arrays = [pa.array(values, field.type) for values, field in zip(zip(*part), schema)]  # noqa: B905
-                writer.write_batch(pa.record_batch(arrays, schema=schema))
-                total += len(part)
-            writer.add_key_value_metadata(dict(metadata or {}))
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise disk_error(error, f"write {path}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    with new_parquet(path, schema) as writer:
+        while part := list(islice(source, _ROWS)):
+            arrays = [pa.array(values, field.type) for values, field in zip(zip(*part), schema)]  # noqa: B905
+            writer.write_batch(pa.record_batch(arrays, schema=schema))
+            total += len(part)
+        writer.add_key_value_metadata(dict(metadata or {}))
     return total
 
 
@@ -77,7 +66,7 @@ def read_table(path: Path, columns: Mapping[str, str]) -> Iterator[dict[str, Any
     Raises:
         UserError: It can not be read, or lacks a column.
     """
-    with _open(path) as file:
+    with open_parquet(path, "make it anew") as file:
         missing = [name for name in columns if name not in file.schema_arrow.names]
         if missing:
             raise UserError(f"{path} has no column {missing[0]!r}: it is not a file of this kind")
@@ -127,7 +116,7 @@ def verify_candidates(path: Path, data_version: str) -> str:
     Raises:
         UserError: They were made from other data (both versions are named), were changed, or can't be read.
     """
-    with _open(path) as file:
+    with open_parquet(path, "make it anew") as file:
         stored = {key.decode(): value.decode() for key, value in (file.metadata.metadata or {}).items()}
     if not {"data_version", "candidate_hash"} <= set(stored):
         raise UserError(f"{path} holds no candidate lists of llmctl: give a candidates.parquet of a run")
@@ -142,19 +131,6 @@ def verify_candidates(path: Path, data_version: str) -> str:
             f"{stored['candidate_hash']}: restore the file, or draw new lists"
         )
     return found
-
-
-def _open(path: Path) -> Any:
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    try:
-        return parquet.ParquetFile(path)
-    except pa.ArrowInvalid as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path} is no readable Parquet file ({reason:.100}): make it anew") from error
-    except OSError as error:
-        raise disk_error(error, f"read {path}") from error
 
 
 def _type(kind: str) -> Any:

@@ -1,0 +1,60 @@
+"""Parquet files of a run: written whole or not at all, and opened with one line where that fails."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from llmctl.errors import UserError
+from llmctl.runs.files import TEMPORARY_SUFFIX, disk_error
+
+
+@contextmanager
+def new_parquet(path: Path, schema: Any) -> Iterator[Any]:
+    """A `ParquetWriter`; at the end its file is flushed to disk and takes the place of an old one.
+
+    Args:
+        path: The file.
+        schema: An Arrow schema.
+
+    Raises:
+        UserError: The disk refused; an old file is untouched.
+    """
+    from pyarrow import parquet
+
+    temporary = path.with_name(f".{path.name}{TEMPORARY_SUFFIX}")
+    try:
+        with parquet.ParquetWriter(temporary, schema, compression="zstd") as writer:
+            yield writer
+        with temporary.open("rb") as stream:
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise disk_error(error, f"write {path}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def open_parquet(path: Path, remedy: str) -> Any:
+    """A `ParquetFile`.
+
+    Args:
+        path: The file.
+        remedy: What to do where it can not be read, such as "run the job again".
+
+    Raises:
+        UserError: It is not there, or can not be read.
+    """
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        return parquet.ParquetFile(path)
+    except pa.ArrowInvalid as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path} is no readable Parquet file ({reason:.100}): {remedy}") from error
+    except OSError as error:
+        raise disk_error(error, f"read {path}") from error
