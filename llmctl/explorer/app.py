@@ -68,19 +68,7 @@ def make_app(
     if warm_up:
         threading.Thread(target=_warm, args=(desk, models), daemon=True, name="llmctl-warm-up").start()
 
-    tabs: set[WebSocket] = set()
     shelf = Shelf()
-
-    async def socket(websocket: WebSocket) -> None:
-        if len(tabs) >= limits.tabs:
-            await websocket.close(1013, "too many tabs are open")
-            return
-        await websocket.accept()
-        tabs.add(websocket)
-        try:
-            await Session(websocket, desk, models, limits, shelf).run()
-        finally:
-            tabs.discard(websocket)
 
     def about() -> dict[str, Any]:
         running = desk.slots.running
@@ -104,11 +92,31 @@ def make_app(
         _get("/api/set", lambda q: _saved_set(library, q["run"])),
         _get("/api/rise", lambda q: episodes.overview(library, q["run"])),
         _get("/api/episode", lambda q: episodes.episode(library, q["run"], _whole(q, "stage"), q["problem"])),
-        WebSocketRoute("/api/session", socket),
+        WebSocketRoute("/api/session", _socket(desk, models, limits, shelf)),
         Mount("/static", StaticFiles(directory=STATIC)),
     ]
     guard = Middleware(Guard, host=host, password=password, body=limits.body)
     return Starlette(routes=routes, middleware=[guard])
+
+
+def _socket(
+    desk: Desk, models: Models, limits: Limits, shelf: Shelf
+) -> Callable[[WebSocket], Awaitable[None]]:
+    """The endpoint of a tab's socket, for as many tabs as are served at a time."""
+    tabs: set[WebSocket] = set()
+
+    async def endpoint(websocket: WebSocket) -> None:
+        if len(tabs) >= limits.tabs:
+            await websocket.close(1013, "too many tabs are open")
+            return
+        await websocket.accept()
+        tabs.add(websocket)
+        try:
+            await Session(websocket, desk, models, limits, shelf).run()
+        finally:
+            tabs.discard(websocket)
+
+    return endpoint
 
 
 async def _page(_: Request) -> Response:

@@ -5,7 +5,8 @@ keys of a block of rows, head by head, and keeps each row's softmax maximum and 
 The second walks over them block of keys by block of keys: all heads' probabilities, merged, sharpened,
 thinned out, and what is heard added up. Scores are thus computed twice and never kept.
 
-`llmctl.gin.fused` says when these run and gives them a gradient.
+`llmctl.gin.fused` says when these run and gives them a gradient. Their many parameters are what a kernel has
+in place of tensors: a pointer, sizes and strides of each, and constants that are compiled in.
 """
 
 from __future__ import annotations

@@ -134,6 +134,28 @@ def open_llm(folder: Path, options: EngineOptions, adapter_rank: int = 0) -> Ope
     rank = fitting_rank(adapter_rank) if is_cpu and adapter_rank else options.max_lora_rank
     if (is_cpu and not adapter_rank) or not takes_lora(folder):
         rank = 0
+    before = dict(os.environ)
+    try:
+        with _kept_in(in_process), _refusals(folder):
+            llm = LLM(str(folder), **_settings(options, rank, is_cpu))
+            # What a CPU's kernels can not do (a head of 16, say) shows only now.
+            probe = SamplingParams(temperature=0.0, max_tokens=1)
+            llm.generate(TokensPrompt(prompt_token_ids=[0]), probe, use_tqdm=False)
+    except BaseException:
+        if in_process:
+            from vllm.distributed import cleanup_dist_env_and_memory
+
+            cleanup_dist_env_and_memory()
+        _restore(_changes(before))
+        raise
+    opened = OpenEngine(llm, rank, is_cpu, _changes(before))
+    if in_process:
+        _HERE.add(opened)
+    return opened
+
+
+def _settings(options: EngineOptions, rank: int, is_cpu: bool) -> dict[str, Any]:
+    """The options in vLLM's own words."""
     settings: dict[str, Any] = {
         "dtype": "float32" if options.dtype == "auto" and is_cpu else options.dtype,
         "tensor_parallel_size": options.tensor_parallel,
@@ -153,24 +175,7 @@ def open_llm(folder: Path, options: EngineOptions, adapter_rank: int = 0) -> Ope
         settings["block_size"] = CPU_BLOCK_TOKENS
         if "VLLM_CPU_KVCACHE_SPACE" not in os.environ:
             settings["kv_cache_memory_bytes"] = CPU_CACHE_BYTES
-    before = dict(os.environ)
-    try:
-        with _kept_in(in_process), _refusals(folder):
-            llm = LLM(str(folder), **settings)
-            # What a CPU's kernels can not do (a head of 16, say) shows only now.
-            probe = SamplingParams(temperature=0.0, max_tokens=1)
-            llm.generate(TokensPrompt(prompt_token_ids=[0]), probe, use_tqdm=False)
-    except BaseException:
-        if in_process:
-            from vllm.distributed import cleanup_dist_env_and_memory
-
-            cleanup_dist_env_and_memory()
-        _restore(_changes(before))
-        raise
-    opened = OpenEngine(llm, rank, is_cpu, _changes(before))
-    if in_process:
-        _HERE.add(opened)
-    return opened
+    return settings
 
 
 def _changes(before: dict[str, str]) -> dict[str, str | None]:
