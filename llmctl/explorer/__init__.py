@@ -11,17 +11,11 @@ The arrows inside: `app` (routes) -> `sessions` (a tab's socket and its jobs) ->
 `desk` (whose turn it is on a model), `limits`.
 """
 
-from importlib import import_module
-
 from llmctl.explorer.limits import Limits
+from llmctl.lazy import lazy_names
 
 __all__ = ["Limits", "make_app", "serve"]
 
 _LAZY = {"make_app": "app", "serve": "server"}
 
-
-def __getattr__(name: str) -> object:
-    """Import the server's packages when they are asked for (PEP 562)."""
-    if name in _LAZY:
-        return getattr(import_module(f"llmctl.explorer.{_LAZY[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_names(__name__, _LAZY)

@@ -13,8 +13,9 @@ Source of both methods: M. Buehler, "Graph-Aware Isomorphic Attention for Adapti
 Transformers", arXiv 2501.02393.
 """
 
-from importlib import import_module
 from typing import Any
+
+from llmctl.lazy import lazy_names
 
 _HOMES = {
     "SparseGinConfig": "config",
@@ -39,12 +40,16 @@ __all__ = [*_HOMES, "register"]
 
 def register() -> None:
     """Make PEFT know Sparse-GIN and transformers know Graph-Llama; calling it again changes nothing."""
-    import_module("llmctl.gin.registration").register()
+    from llmctl.gin import registration
+
+    registration.register()
+
+
+_find = lazy_names(__name__, _HOMES)
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name of this package when it is first used."""
-    if name not in _HOMES:
-        raise AttributeError(f"module 'llmctl.gin' has no attribute {name!r}")
-    register()
-    return getattr(import_module(f"llmctl.gin.{_HOMES[name]}"), name)
+    """Import a public name of this package when it is first used, and have PEFT know the adapter by then."""
+    if name in _HOMES:
+        register()
+    return _find(name)

@@ -1,7 +1,6 @@
 """Batch evaluation: models x tasks x protocols x seeds, in shards, in one process, several, or on Ray."""
 
-from importlib import import_module
-from typing import Any
+from llmctl.lazy import lazy_names
 
 _WHERE = {
     "JobRecipe": "spec",
@@ -14,9 +13,4 @@ _WHERE = {
 }
 __all__ = list(_WHERE)
 
-
-def __getattr__(name: str) -> Any:
-    """Import a part when it is asked for (PEP 562)."""
-    if name in _WHERE:
-        return getattr(import_module(f"llmctl.jobs.{_WHERE[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_names(__name__, _WHERE)

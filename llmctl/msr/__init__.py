@@ -15,8 +15,7 @@ sampler and `summary_cache`), `cases` and `recommend` (questions and training ro
 evaluation), `baselines`, `comparisons`, `report`.
 """
 
-from importlib import import_module
-from typing import Any
+from llmctl.lazy import lazy_names
 
 _WHERE = {
     "Item": "types",
@@ -44,9 +43,4 @@ _WHERE = {
 }
 __all__ = list(_WHERE)
 
-
-def __getattr__(name: str) -> Any:
-    """Import a part when it is asked for (PEP 562)."""
-    if name in _WHERE:
-        return getattr(import_module(f"llmctl.msr.{_WHERE[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_names(__name__, _WHERE)

@@ -5,9 +5,9 @@ the k tokens that are put beside it, the output y is what greedy decoding emits,
 of outputs that some control of at most k tokens reaches.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
+from llmctl.lazy import lazy_names
 from llmctl.reach.config import Phase, Schedule
 from llmctl.reach.problem import Layout, Problem, lay_out
 from llmctl.reach.result import Result, Step
@@ -68,9 +68,4 @@ __all__ = [
     "solve_state",
 ]
 
-
-def __getattr__(name: str) -> object:
-    """Import a torch module of this package when one of its names is asked for."""
-    if name in _HEAVY:
-        return getattr(import_module(f"llmctl.reach.{_HEAVY[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_names(__name__, _HEAVY)

@@ -5,8 +5,7 @@ Qu, Zhang, Garg, Kumar, "Recursive Introspection: Teaching Language Model Agents
 failure an improved response is found, and the model is fine-tuned on it, weighted by its reward.
 """
 
-from importlib import import_module
-from typing import Any
+from llmctl.lazy import lazy_names
 
 _WHERE = {
     "RiseRecipe": "recipe",
@@ -22,9 +21,4 @@ _WHERE = {
 }
 __all__ = list(_WHERE)
 
-
-def __getattr__(name: str) -> Any:
-    """Import a part when it is asked for (PEP 562)."""
-    if name in _WHERE:
-        return getattr(import_module(f"llmctl.rise.{_WHERE[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_names(__name__, _WHERE)

@@ -9,9 +9,7 @@
 `launch` runs the same job on several GPUs or machines through `accelerate launch`.
 """
 
-from importlib import import_module
-from typing import Any
-
+from llmctl.lazy import lazy_names
 from llmctl.training.config import (
     DistributedSettings,
     LoraSettings,
@@ -35,9 +33,4 @@ __all__ = [
 
 _HOMES = {"train": "run", "launch": "launcher", "write_job": "launcher"}
 
-
-def __getattr__(name: str) -> Any:
-    """Import torch only when something is really trained (PEP 562)."""
-    if name in _HOMES:
-        return getattr(import_module(f"llmctl.training.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_names(__name__, _HOMES)

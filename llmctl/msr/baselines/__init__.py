@@ -1,7 +1,6 @@
 """What a recommender must beat, on the same frozen candidate lists."""
 
-from importlib import import_module
-from typing import Any
+from llmctl.lazy import lazy_names
 
 _WHERE = {
     "Baseline": "base",
@@ -16,9 +15,4 @@ _WHERE = {
 }
 __all__ = list(_WHERE)
 
-
-def __getattr__(name: str) -> Any:
-    """Import a part when it is asked for (PEP 562)."""
-    if name in _WHERE:
-        return getattr(import_module(f"llmctl.msr.baselines.{_WHERE[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_names(__name__, _WHERE)

@@ -4,8 +4,7 @@ The data set says what the truth is, so a report on it can tell whether pictures
 followed.
 """
 
-from importlib import import_module
-from typing import Any
+from llmctl.lazy import lazy_names
 
 _WHERE = {
     "DemoData": "catalogue",
@@ -24,9 +23,4 @@ _WHERE = {
 }
 __all__ = list(_WHERE)
 
-
-def __getattr__(name: str) -> Any:
-    """Import a part when it is asked for (PEP 562)."""
-    if name in _WHERE:
-        return getattr(import_module(f"llmctl.msr.demo.{_WHERE[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_names(__name__, _WHERE)
