@@ -9,6 +9,7 @@ report.md, report.html  the same in tables
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -30,6 +31,8 @@ from llmctl.runs import Progress, Run, progress
 from llmctl.runs.progress import format_seconds
 from llmctl.sampling import open_sampler
 from llmctl.sampling.open import check_options, choose_engine
+
+logger = logging.getLogger(__name__)
 
 SUMMARY = "summary.json"
 EngineName = Literal["local", "processes", "ray"]
@@ -120,6 +123,8 @@ def run_job(
     """
     counts = check_job(recipe)
     weights, failed = _weights(recipe)
+    for model, reason in failed.items():  # now, since the others may take hours
+        logger.warning("model %s can not be used, the others go on: %s", model, reason)
     problems = {f"problems of {task}": digest for task, (_, digest) in counts.items()}
     run.pin(**problems, **{f"weights of {model}": found for model, found in weights.items()})
     plan = plan_shards(recipe, counts, weights)
