@@ -167,9 +167,14 @@ def recommend(
         print_json(found.to_dict())
         return
     print_text(f"because user {user} is known for:\n{found.preferences}\n")
-    rows = [[place, one.title or one.item, one.item, one.yes] for place, one in enumerate(found.items, 1)]
     caption = f"The best of {found.asked} items that were asked about, by {found.arm}."
-    print_table(Table(["", "title", "item", "P(yes)"], rows, caption))
+    has_said = any(one.said for one in found.items)
+    columns = ["", "title", *(["said of its picture"] if has_said else []), "item", "P(yes)"]
+    rows = [
+        [place, one.title or one.item, *([one.said] if has_said else []), one.item, one.yes]
+        for place, one in enumerate(found.items, 1)
+    ]
+    print_table(Table(columns, rows, caption))
 
 
 def _phase(command: str, start: Start, work: Callable[[Phases], dict[str, Any]]) -> None:

@@ -25,7 +25,7 @@ DEMO_MODEL, DEMO_WRITER = "msr-demo", "msr-demo-writer"
 # Folders in the cache, and the command that fills them; a version goes up where one is taught otherwise.
 _MADE = {
     DEMO_MODEL: ("msr-demo-1", "llmctl msr demo-model"),
-    DEMO_WRITER: ("msr-demo-writer-1", "llmctl msr demo-model"),
+    DEMO_WRITER: ("msr-demo-writer-2", "llmctl msr demo-model"),
 }
 
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")

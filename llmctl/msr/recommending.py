@@ -26,6 +26,7 @@ class Recommendation:
 
     item: str
     title: str
+    said: str  # of its picture, where the arm reads that
     yes: float  # P(yes)
 
 
@@ -70,9 +71,11 @@ def recommend_to(phases: Phases, arm: Arm, user: str, top: int = 10, pool: int =
         (record,) = score_chunk(sampler, tokens, phases.question(arm), [(case, candidates)])
     finally:
         sampler.close()
+    said = phases.wording(arm).said
     order = np.argsort(-np.array(record["yes"]), kind="stable")[:top]
     best = tuple(
-        Recommendation(items[place], phases.titles[items[place]], record["yes"][place]) for place in order
+        Recommendation(item, phases.titles[item], said.get(item, ""), record["yes"][place])
+        for place, item in ((place, items[place]) for place in order)
     )
     return Recommendations(user, arm.name, case.preferences, len(items), best)
 

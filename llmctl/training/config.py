@@ -27,7 +27,8 @@ class LoraSettings(_Frozen):
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Share of an adapter's inputs that is dropped while training."""
     target_modules: str | tuple[str, ...] = "all-linear"
-    """Name suffixes of the layers to adapt, or "all-linear": every linear layer but the output head."""
+    """Name suffixes of the layers to adapt, a regular expression for whole names, or "all-linear": every
+    linear layer but the output head."""
 
 
 class SaveSettings(_Frozen):

@@ -87,6 +87,9 @@ def test_recommend_gives_items_that_the_user_never_touched_and_the_reason(llmctl
     assert scores == sorted(scores, reverse=True) and all(0 <= score <= 1 for score in scores)
     done = llmctl(*given)
     assert f"because user {user} is known for" in done.out and "P(yes)" in done.out
+    assert "said of its picture" in done.out and any(one["said"] for one in found["items"])
+    titles = llmctl(*given, "--arm", "titles")
+    assert titles.code == 0 and "said of its picture" not in titles.out
     done = llmctl("msr", "recommend", "--user", "nobody", "--run", str(folder))
     assert done.code == 2 and "user 'nobody' is not among the 5 training and 6 test users" in done.err
     done = llmctl("msr", "recommend", "--user", user, "--run", str(folder / "none"))

@@ -23,6 +23,13 @@ from llmctl.runs.files import read_json, write_json
 
 REPORT = "demo_writer.json"  # beside the weights
 
+# The embedded model's own template puts a system message of two dozen tokens before a conversation that has
+# none: half of a short question, in time as well.
+TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
 
 @dataclass(frozen=True)
 class WriterSettings:
@@ -68,8 +75,20 @@ def ensure_demo_writer(
         quiet=quiet,
     )
     make_once(target, make)
-    shutil.rmtree(adapter, ignore_errors=True)
+    for left in (adapter, adapter.with_suffix(".base")):
+        shutil.rmtree(left, ignore_errors=True)
     return target
+
+
+def with_template(language: Path, folder: Path) -> Path:
+    """A folder with the files of a language model (links to them) and the writer's chat template."""
+    folder.mkdir(exist_ok=True)
+    for file in language.iterdir():
+        link = folder / file.name
+        if file.name != "chat_template.jinja" and not link.is_symlink():
+            link.symlink_to(file.resolve())
+    (folder / "chat_template.jinja").write_text(TEMPLATE)
+    return folder
 
 
 def demo_writer_report(folder: Path) -> dict[str, Any]:
@@ -90,8 +109,9 @@ def make_demo_writer(
 
     Args:
         folder: Where to.
-        language: Folder of a causal language model with a chat template.
-        adapter: Folder of the updates while they are learned; a stopped start goes on from there.
+        language: Folder of a causal language model.
+        adapter: Folder of the updates while they are learned; a stopped start goes on from there. Beside it
+            the model with the writer's template is linked.
         settings: How it learns.
         quiet: No progress.
     """
@@ -103,17 +123,18 @@ def make_demo_writer(
         from llmctl.training import train
 
     began = time.perf_counter()
+    base = with_template(language, adapter.with_suffix(".base"))
     rows = [{"messages": list(row.messages)} for row in writing_rows(settings.users, settings.seed)]
     with progress(settings.steps, "learn to sum up", "steps", quiet=quiet) as bar:
         done = train(
-            language,
+            base,
             rows,
             _training(settings),
             adapter,
             progress=lambda step, total, loss: bar.advance(step - bar.done, note=f"loss {loss:.2f}"),
         )
     with quiet_libraries():
-        loaded = load(language, device="cpu", dtype="float32")
+        loaded = load(base, device="cpu", dtype="float32")
         attach_adapter(loaded.model, adapter).merge_and_unload().save_pretrained(folder)
         loaded.tokenizer.save_pretrained(folder)
     seconds = round(time.perf_counter() - began, 1)

@@ -30,7 +30,15 @@ def test_it_is_made_once_merged_and_found_by_its_name(language, monkeypatch):
     taught, plain = load(folder).model.state_dict(), load(language).model.state_dict()
     assert taught.keys() == plain.keys()
     assert any(not taught[name].equal(plain[name]) for name in taught)
-    assert not list(folder.parent.glob("*.adapter"))
+    assert sorted(path.name for path in folder.parent.iterdir() if path.suffix != ".lock") == [folder.name]
+
+
+def test_a_question_to_it_is_not_preceded_by_a_system_message(language, monkeypatch):
+    monkeypatch.setattr(writer, "_training", longer_rows(writer._training))
+    tokenizer = load(ensure_demo_writer(settings=QUICK, quiet=True)).tokenizer
+    asked = [{"role": "user", "content": "What?"}]
+    text = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
+    assert text == "<|im_start|>user\nWhat?<|im_end|>\n<|im_start|>assistant\n"
 
 
 def test_a_perfect_writer_would_be_measured_as_perfect(monkeypatch):
