@@ -197,7 +197,8 @@ def _read_part(part: Part) -> Any:
             f"{part.path} is not what was written there: remove its line from journal/shards.jsonl, "
             "and its shard is computed again"
         )
-    table = parquet.read_table(pa.BufferReader(data))
+    # no threads: a part is small, and they cost more than they save
+    table = parquet.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
     if table.num_rows != part.rows:
         raise UserError(
             f"{part.path} has {table.num_rows} rows, but {part.rows} were recorded: --fresh starts over"

@@ -22,7 +22,7 @@ from llmctl.jobs.plan import Shard, count_problems, count_samples, most_tokens, 
 from llmctl.jobs.pool import LocalPool, Pool, ProcessPool
 from llmctl.jobs.ranking import count_users, describe_rankings
 from llmctl.jobs.rates import keep_rates, known_rates
-from llmctl.jobs.record import SHARDS, Recorder, recorded_parts
+from llmctl.jobs.record import PARTS, SHARDS, Recorder, recorded_parts
 from llmctl.jobs.results import RESULTS, merge_parts
 from llmctl.jobs.spec import JobRecipe
 from llmctl.jobs.work import Done, OpenSampler, one_line
@@ -121,6 +121,7 @@ def run_job(
     Raises:
         UserError: No model can be used, the disk refused, or the Ray cluster does not answer.
     """
+    run.claim(PARTS, f"journal/{SHARDS}.jsonl", RESULTS, SUMMARY, "report.md", "report.html")
     counts = check_job(recipe)
     weights, failed = _weights(recipe)
     for model, reason in failed.items():  # now, since the others may take hours

@@ -108,24 +108,27 @@ class Run:
         Raises:
             UserError: Something that llmctl did not make has that name.
         """
-        relative = PurePosixPath(name)
-        if (
-            relative.is_absolute()
-            or ".." in relative.parts
-            or not relative.parts
-            or relative.parts[0] == LOCK_NAME
-        ):
-            raise ValueError(f"{name!r} is not a name inside a run folder")
-        path = self.folder / relative
-        if not self._has_made(relative):
+        self.claim(name)
+        path = self.folder / PurePosixPath(name)
+        make_folder(path.parent)
+        return path
+
+    def claim(self, *names: str) -> None:
+        """List names in the manifest, all in one write, for callers of `path` that make several files.
+
+        Raises:
+            UserError: Something that llmctl did not make has one of these names.
+        """
+        new = [relative for relative in map(_inside, names) if not self._has_made(relative)]
+        for relative in new:
+            path = self.folder / relative
             if path.exists() or path.is_symlink():
                 raise UserError(
                     f"{path} was not made by llmctl, and a file of that name is needed: move it away"
                 )
-            self._manifest["made"] = sorted([*self._manifest["made"], relative.as_posix()])
+        if new:
+            self._manifest["made"] = sorted({*self._manifest["made"], *(one.as_posix() for one in new)})
             self._write_manifest()
-        make_folder(path.parent)
-        return path
 
     def write_text(self, name: str, text: str) -> Path:
         """Write a text file of the run, whole or not at all; see `path`."""
@@ -264,6 +267,19 @@ class Run:
 
     def _write_manifest(self) -> None:
         write_json(self.folder / MANIFEST, self._manifest)
+
+
+def _inside(name: str) -> PurePosixPath:
+    """A name as a path below the folder; a caller that gives another one has a defect."""
+    relative = PurePosixPath(name)
+    if (
+        relative.is_absolute()
+        or ".." in relative.parts
+        or not relative.parts
+        or relative.parts[0] == LOCK_NAME
+    ):
+        raise ValueError(f"{name!r} is not a name inside a run folder")
+    return relative
 
 
 def _refuse_foreign(folder: Path) -> None:

@@ -351,6 +351,19 @@ def long_work(folder):
         run.write_metrics({"n": len(journal)})
 
 
+def test_several_names_are_claimed_in_one_write_and_before_any_of_them_is_made(folder):
+    with Run.open(folder, Demo(), "demo") as run:
+        run.claim("parts", "report.md")
+        made = json.loads((folder / "manifest.json").read_text())["made"]
+        assert {"parts", "report.md"} <= set(made) and not (folder / "parts").exists()
+        (folder / "notes.txt").write_text("mine")
+        with pytest.raises(UserError, match="notes.txt was not made by llmctl"):
+            run.claim("figures", "notes.txt")
+        assert json.loads((folder / "manifest.json").read_text())["made"] == made
+        with pytest.raises(ValueError, match="not a name inside"):
+            run.claim("../x")
+
+
 def test_killed_again_and_again_a_run_ends_like_an_unbroken_one(tmp_path, run_and_kill):
     rng = random.Random(1)
     long_work(tmp_path / "unbroken")
