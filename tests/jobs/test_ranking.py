@@ -175,8 +175,9 @@ def _scores(path):
 def test_results_do_not_depend_on_where_a_ranking_runs(world, lists, tmp_path):
     recipe = ranking_job(world, lists)
     start(tmp_path / "one", recipe, open_model=open_sampler)
-    start(tmp_path / "two", recipe, Engine("processes", 2), open_model=open_sampler)
-    assert results(tmp_path / "two") == results(tmp_path / "one")
+    for engine in ("processes", "ray"):
+        start(tmp_path / engine, recipe, Engine(engine, 2), open_model=open_sampler)
+        assert results(tmp_path / engine) == results(tmp_path / "one")
 
 
 @pytest.mark.parametrize(
