@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from llmctl.runs import new_figure
 
 _OWN, _OTHERS, _LINE = "#1f6fb4", "#8a8a8a", "#c8c8c8"
 _WIDTH, _MAX_LINES = 92, 6  # of text beside a picture
+_SHORT = 40  # characters of a text that leaves room for another picture in its row
 
 
 @dataclass(frozen=True)
@@ -65,22 +67,29 @@ def draw_calibration(fits: Mapping[str, Calibration]) -> Any:
 
 
 def draw_items(items: Sequence[Shown]) -> Any:
-    """Pictures, each with its title and what is said of it."""
-    figure = new_figure(width=8, height=1.15 * len(items))
-    grid = figure.subplots(len(items), 2, squeeze=False, width_ratios=[1, 6])
-    for (left, right), item in zip(grid, items, strict=True):
-        for axes in (left, right):
-            axes.axis("off")
-        picture = read_picture(item.image, max_side=160).image
-        if picture is None:
-            left.text(0.5, 0.5, "no picture", ha="center", va="center", fontsize=7)
-        else:
-            left.imshow(picture)
-        lines = textwrap.wrap(item.said or "(nothing is said of it)", _WIDTH)
-        if len(lines) > _MAX_LINES:
-            lines = [*lines[: _MAX_LINES - 1], lines[_MAX_LINES - 1] + " ..."]
-        title = textwrap.shorten(item.title or "(no title)", _WIDTH)
-        # parse_math=False: a dollar in a title is a dollar
-        right.text(0, 0.95, title, va="top", fontsize=9, weight="bold", parse_math=False)
-        right.text(0, 0.70, "\n".join(lines), va="top", fontsize=8, parse_math=False)
+    """Pictures, each with its title and what is said of it; two in a row where all texts are short."""
+    across = 2 if all(max(len(item.title), len(item.said)) <= _SHORT for item in items) else 1
+    rows = math.ceil(len(items) / across)
+    figure = new_figure(width=8, height=1.15 * rows)
+    ratios = [1, 7 / across - 1] * across  # of a picture and its text
+    grid = figure.subplots(rows, 2 * across, squeeze=False, width_ratios=ratios)
+    for axes in grid.flat:
+        axes.axis("off")
+    for (left, right), item in zip(grid.reshape(-1, 2), items, strict=False):
+        _draw_item(left, right, item)
     return figure
+
+
+def _draw_item(left: Any, right: Any, item: Shown) -> None:
+    picture = read_picture(item.image, max_side=160).image
+    if picture is None:
+        left.text(0.5, 0.5, "no picture", ha="center", va="center", fontsize=7)
+    else:
+        left.imshow(picture)
+    lines = textwrap.wrap(item.said or "(nothing is said of it)", _WIDTH)
+    if len(lines) > _MAX_LINES:
+        lines = [*lines[: _MAX_LINES - 1], lines[_MAX_LINES - 1] + " ..."]
+    title = textwrap.shorten(item.title or "(no title)", _WIDTH)
+    # parse_math=False: a dollar in a title is a dollar
+    right.text(0, 0.95, title, va="top", fontsize=9, weight="bold", parse_math=False)
+    right.text(0, 0.70, "\n".join(lines), va="top", fontsize=8, parse_math=False)
