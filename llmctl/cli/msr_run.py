@@ -125,15 +125,13 @@ def show_user(
     """Blocks and summaries."""
     from llmctl.cli.output import print_json, print_table
     from llmctl.msr import show_user as shown
-    from llmctl.msr.prepare import open_prepared
 
     found = shown.show_user(folder, user, arm)
     if as_json:
         print_json(found)
         return
-    titles = {item.id: item.title for item in open_prepared(folder).items()}
     for name, blocks in found.items():
-        print_table(shown.blocks_table(blocks, titles, f"{name}: user {user}"))
+        print_table(shown.blocks_table(blocks, folder, name, f"{name}: user {user}"))
 
 
 def recommend(
@@ -150,7 +148,7 @@ def recommend(
     from llmctl.msr.phases import Phases
     from llmctl.msr.prepare import open_prepared
     from llmctl.msr.recommending import recommend_to
-    from llmctl.msr.show_user import run_recipe
+    from llmctl.msr.stored import run_recipe
     from llmctl.runs import Run, Table
 
     recipe = run_recipe(folder)

@@ -19,8 +19,7 @@ from llmctl.msr.prepare import Prepared, open_prepared
 from llmctl.msr.recipe import MsrRecipe
 from llmctl.msr.recommend import Case, Question
 from llmctl.msr.settings import Arm
-from llmctl.msr.show_user import run_recipe
-from llmctl.msr.stored import Journals, StoredRun
+from llmctl.msr.stored import Journals, StoredRun, run_recipe
 from llmctl.msr.types import CandidateList, History
 from llmctl.msr.users import Wording, iterate_summaries
 from llmctl.pictures import read_picture

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from llmctl.errors import UserError
-from llmctl.msr.recipe import MsrRecipe
-from llmctl.runs import Table, load_recipe, read_journal
+from llmctl.msr.cases import CaseReader
+from llmctl.msr.stored import run_recipe
+from llmctl.runs import Table, read_journal
 
 
 def user_blocks(folder: Path, journal: str, user: str) -> list[dict[str, Any]]:
@@ -57,23 +59,27 @@ def show_user(folder: Path, user: str, arm: str | None = None) -> dict[str, list
     return found
 
 
-def run_recipe(folder: Path) -> MsrRecipe:
-    """The recipe that a run was made with.
+def blocks_table(
+    blocks: list[dict[str, Any]], folder: Path, arm: str, caption: str, text_chars: int = 60
+) -> Table:
+    """Blocks, one a row: items as the arm reads them, what is said of a picture cut short.
+
+    Args:
+        blocks: Of a user.
+        folder: Of the run.
+        arm: Whose summaries these are.
+        caption: Of the table.
+        text_chars: Of what is said of an item's picture at most.
 
     Raises:
-        UserError: There is none.
+        UserError: The run's data can not be read.
     """
-    if not (folder / "recipe.yaml").is_file():
-        raise UserError(f"{folder} is no run: give the folder of an `llmctl msr` run with --run")
-    return load_recipe(MsrRecipe, folder / "recipe.yaml")
-
-
-def blocks_table(blocks: list[dict[str, Any]], titles: dict[str, str], caption: str) -> Table:
-    """Blocks, one a row."""
+    reader = CaseReader.open(folder)
+    wording = replace(reader.wording(reader.recipe.arm(arm)), text_chars=text_chars)
     rows = [
         [
             block["block"] + 1,
-            "; ".join(titles.get(item, item) or "(no title)" for item in block["items"]),
+            "\n".join(wording.line(item) for item in block["items"]),
             block["summary"],
             block.get("problem") or (f"{block['dropped']} items left out" if "dropped" in block else None),
         ]

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
-from llmctl.runs import Journal
+from llmctl.errors import UserError
+from llmctl.msr.recipe import MsrRecipe
+from llmctl.runs import Journal, load_recipe
 
 
 class Journals(Protocol):
@@ -34,3 +36,14 @@ class StoredRun:
     def journal(self, name: str) -> Journal:
         """See `Run.journal`; to be read, not appended to."""
         return Journal(self.folder / "journal" / f"{name}.jsonl")
+
+
+def run_recipe(folder: Path) -> MsrRecipe:
+    """The recipe that a run was made with.
+
+    Raises:
+        UserError: There is none.
+    """
+    if not (folder / "recipe.yaml").is_file():
+        raise UserError(f"{folder} is no run: give the folder of an `llmctl msr` run with --run")
+    return load_recipe(MsrRecipe, folder / "recipe.yaml")

@@ -61,7 +61,11 @@ def test_show_user_lists_the_blocks_with_their_summaries(llmctl, folder, recipe)
     user = json.loads((folder / "journal/eval-told.jsonl").read_text().splitlines()[0])["chunk"][0]["user"]
     done = llmctl("msr", "show-user", user, "--run", str(folder))
     assert done.code == 0 and f"told: user {user}" in done.out and "thing" in done.out
+    items = [json.loads(line) for line in (folder / "journal/items.jsonl").read_text().splitlines()]
+    said = {one["item"]: one["summary"] for line in items for one in line["chunk"]}
     blocks = json.loads(llmctl("msr", "show-user", user, "--run", str(folder), "--json").out)["told"]
+    first = blocks[0]["items"][0]
+    assert not said[first] or " ".join(said[first].split())[:8] in done.out
     assert [block["block"] for block in blocks] == [0, 1, 2] and len(blocks[2]["items"]) == 1
     for arguments, message in (
         (("nobody",), "user 'nobody' has no summary"),
