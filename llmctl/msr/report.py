@@ -8,6 +8,7 @@ from typing import Any
 
 from llmctl.msr.calibration import Calibration
 from llmctl.msr.comparisons import SHOWN, Comparison
+from llmctl.msr.demo.oracles import bounds_of_run
 from llmctl.msr.figures import Shown, draw_auc, draw_calibration, draw_items
 from llmctl.msr.items import fallback_sentence, item_counts
 from llmctl.msr.phases import Phases, read_scores
@@ -58,8 +59,9 @@ def _result(phases: Phases, metrics: Mapping[str, Any], comparisons: Sequence[Co
     )
     if comparisons:
         parts.append(comparison_table(comparisons, phases.recipe.seed))
-    if (full := full_table(metrics)) is not None:
-        parts.append(full)
+    lists = (candidates for _, candidates in phases.prepared.cases("test"))
+    more = full_table(metrics), bounds_of_run(phases.recipe.data.interactions, lists)
+    parts += [table for table in more if table is not None]
     return [*parts, chance_table(phases.prepared)]
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from llmctl.msr.candidates import Pool, draw_candidates
 from llmctl.msr.demo.attributes import Look
-from llmctl.msr.demo.catalogue import DemoData
+from llmctl.msr.demo.catalogue import DEMO, DemoData, open_demo
 from llmctl.msr.demo.users import DemoUser
 from llmctl.msr.metrics import rank_counts, summarize, user_metrics
 from llmctl.msr.recipe import CandidateSettings
@@ -58,16 +59,39 @@ def measure_oracles(data: DemoData, candidates: Iterable[CandidateList]) -> dict
     }
 
 
-def oracle_table(figures: Mapping[str, Mapping[str, Estimate]]) -> Table:
-    """What `measure_oracles` found, for people."""
+def oracle_table(figures: Mapping[str, Mapping[str, Estimate]], negatives: int = 20) -> Table:
+    """What `measure_oracles` found, for people.
+
+    Args:
+        figures: Of every oracle.
+        negatives: Of each list.
+    """
     columns = ("auc", "hr@3", "hr@5", "ndcg@5")
     rows = [[name, *(show(one[column]) for column in columns)] for name, one in figures.items()]
     n = next(iter(figures.values()))["auc"].n
-    return Table(
-        ["knows", *columns],
-        rows,
-        caption=f"{n} users, 20 negatives each; 95 % intervals by bootstrap over users. They know the truth.",
+    caption = (
+        f"What one would reach who knew the truth, or a part of it: {n} users, {negatives} negatives each; "
+        "95 % intervals by bootstrap over users."
     )
+    return Table(["knows", *columns], rows, caption)
+
+
+def bounds_of_run(interactions: Path, candidates: Iterable[CandidateList]) -> Table | None:
+    """The oracles on a run's own lists, where its data are the demo's.
+
+    Args:
+        interactions: The run's file of interactions.
+        candidates: Its lists.
+
+    Returns:
+        None for data whose truth nobody knows, or that were changed since.
+    """
+    if not (interactions.parent / DEMO).is_file():
+        return None
+    data, lists = open_demo(interactions.parent), list(candidates)
+    if any(one.user not in data.users or not data.looks.keys() >= set(one.items) for one in lists):
+        return None
+    return oracle_table(measure_oracles(data, lists), len(lists[0].items) - 1)
 
 
 def draw_lists(data: DemoData, negatives: int = 20, seed: int = 0) -> list[CandidateList]:

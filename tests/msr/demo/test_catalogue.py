@@ -1,5 +1,6 @@
 import csv
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from llmctl.errors import UserError
 from llmctl.msr.demo import ORACLES, DemoSettings, make_demo, open_demo, oracle_scores
 from llmctl.msr.demo.attributes import COLOURS, PATTERNS
-from llmctl.msr.demo.oracles import draw_lists
+from llmctl.msr.demo.oracles import bounds_of_run, draw_lists
 from llmctl.msr.metrics import rank_counts, user_metrics
 from llmctl.msr.prepare import prepare_data
 from llmctl.runs import Run
@@ -133,4 +134,14 @@ def test_prepare_reads_what_is_written(small, tmp_path):
         assert (*history.items, candidates.target) == user.items
     assert all(item.image and item.image.endswith(f"pictures/{item.id}.png") for item in items)
     lists = [one for _, one in cases]
-    assert auc(lists, oracle_scores(small, "oracle: latest taste", lists)) > 0.8
+    best = auc(lists, oracle_scores(small, "oracle: latest taste", lists))
+    assert best > 0.8
+    table = bounds_of_run(recipe.data.interactions, lists)
+    assert "4 users, 5 negatives each" in table.caption and f"{best:.3f}" in table.rows[0][1]
+
+
+def test_the_truth_is_told_of_the_demos_own_data_alone(small, tmp_path):
+    lists = draw_lists(small)
+    strange = [replace(lists[0], items=("other", *lists[0].items[1:]))]
+    assert bounds_of_run(small.interactions, strange) is None
+    assert bounds_of_run(tmp_path / "interactions.csv", lists) is None
