@@ -65,7 +65,7 @@ class LocalPool:
     workers = 1
 
     def __init__(self, recipe: JobRecipe, open_model: OpenSampler) -> None:
-        self._worker = Worker(recipe, open_model)
+        self._worker = Worker(recipe, open_model, encodes_later=True)
         self._queue: deque[Shard] = deque()
 
     def submit(self, worker: int, shard: Shard) -> None:

@@ -67,12 +67,13 @@ class Recorder:
                     self._error = error
 
     def _record(self, done: Done) -> None:
-        write_bytes(self._folder / f"{done.shard.key}.parquet", done.data)
+        data = done.encoded()
+        write_bytes(self._folder / f"{done.shard.key}.parquet", data)
         shard = {name: value for name, value in asdict(done.shard).items() if name != "key"}
         record: dict[str, Any] = {
             **shard,
             "rows": done.rows,
-            "digest": part_digest(done.data),
+            "digest": part_digest(data),
             "tokens": done.tokens,
             "prompt_tokens": done.prompt_tokens,
             "seconds": round(done.seconds, 4),

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from llmctl.errors import LlmctlError
@@ -31,12 +32,16 @@ class Done:
     """A shard that was computed."""
 
     shard: Shard
-    data: bytes  # a Parquet file
+    data: bytes | Callable[[], bytes]  # a Parquet file, or what makes it: for who shares the process
     rows: int
     tokens: int  # new ones
     prompt_tokens: int
     seconds: float  # sampling and checking
     engine: str  # that sampled; "search" of a curve, "scoring" of a ranking
+
+    def encoded(self) -> bytes:
+        """The Parquet file."""
+        return self.data if isinstance(self.data, bytes) else self.data()
 
 
 @dataclass(frozen=True)
@@ -56,10 +61,14 @@ class Worker:
     Args:
         recipe: Of the job.
         open_model: Opens a sampler, as `open_sampler`.
+        encodes_later: Leave the encoding to whoever records the shard, beside the next one's sampling.
     """
 
-    def __init__(self, recipe: JobRecipe, open_model: OpenSampler = open_sampler) -> None:
+    def __init__(
+        self, recipe: JobRecipe, open_model: OpenSampler = open_sampler, encodes_later: bool = False
+    ) -> None:
         self.recipe = recipe
+        self._encodes_later = encodes_later
         self._around = ExitStack()  # what holds while a model is open
         self._open_model = open_model
         self._tasks = open_tasks(recipe)
@@ -83,7 +92,7 @@ class Worker:
         except LlmctlError as error:
             return Failed(shard, f"{shard}: {one_line(error)}")
         seconds, used = time.perf_counter() - start, sampler.usage.since(before)
-        data = encode_part(shard, self._adapter(shard.model), rows)
+        data = self._encode(shard, rows)
         tokens = sum(row[5] for row in rows)
         is_ranking = self.recipe.protocols[shard.protocol].is_ranking
         engine = "scoring" if is_ranking else sampler.info.engine
@@ -100,9 +109,13 @@ class Worker:
                 rows = search_part(self.recipe, shard)
         except (LlmctlError, OSError, ImportError) as error:
             return Failed(shard, f"{shard}: {one_line(error)}")
-        data = encode_part(shard, self._adapter(shard.model), rows)
+        data = self._encode(shard, rows)
         read = sum(row[5] for row in rows)
         return Done(shard, data, len(rows), 0, read, time.perf_counter() - start, "search")
+
+    def _encode(self, shard: Shard, rows: list[Row]) -> bytes | Callable[[], bytes]:
+        encode = partial(encode_part, shard, self._adapter(shard.model), rows)
+        return encode if self._encodes_later else encode()
 
     def _adapter(self, model: str) -> str | None:
         adapter = self.recipe.models[model].adapter
