@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from llmctl.errors import UserError
 from llmctl.msr.candidates import Pool, draw_candidates
 from llmctl.msr.demo.attributes import Look
-from llmctl.msr.demo.catalogue import DEMO, DemoData, open_demo
+from llmctl.msr.demo.catalogue import DemoData, open_demo
 from llmctl.msr.demo.users import DemoUser
 from llmctl.msr.metrics import rank_counts, summarize, user_metrics
 from llmctl.msr.recipe import CandidateSettings
@@ -84,11 +85,13 @@ def bounds_of_run(interactions: Path, candidates: Iterable[CandidateList]) -> Ta
         candidates: Its lists.
 
     Returns:
-        None for data whose truth nobody knows, or that were changed since.
+        None for data whose truth nobody knows, or that were changed or removed since.
     """
-    if not (interactions.parent / DEMO).is_file():
+    lists = list(candidates)
+    try:
+        data = open_demo(interactions.parent)
+    except UserError:  # not the demo's; and a report is not lost for a part of it
         return None
-    data, lists = open_demo(interactions.parent), list(candidates)
     if any(one.user not in data.users or not data.looks.keys() >= set(one.items) for one in lists):
         return None
     return oracle_table(measure_oracles(data, lists), len(lists[0].items) - 1)
