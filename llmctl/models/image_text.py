@@ -12,6 +12,9 @@ import torch
 
 from llmctl.errors import UserError
 
+# Which tokens are a picture's: models whose positions or masks depend on it are not told by the ids alone.
+PER_TOKEN = ("token_type_ids", "mm_token_type_ids")
+
 
 def render_with_pictures(processor: Any, messages: Sequence[Any]) -> str:
     """The text of a conversation up to where the reply begins, each picture as one mark.
@@ -36,6 +39,8 @@ def image_token_of(processor: Any) -> str:
 def encode(processor: Any, text: str, pictures: Sequence[Any]) -> tuple[tuple[int, ...], dict[str, Any]]:
     """Token ids, marks of pictures repeated as the model needs them, and the tensors of the pictures.
 
+    Tensors of `PER_TOKEN` are (1, T), like the ids; others have what the model asks of a picture.
+
     Raises:
         UserError: The processor can not read a picture.
     """
@@ -49,11 +54,13 @@ def encode(processor: Any, text: str, pictures: Sequence[Any]) -> tuple[tuple[in
         raise UserError(f"the model's processor refuses a picture or its prompt ({reason})") from error
     ids = found.pop("input_ids")  # (1, T)
     found.pop("attention_mask", None)
-    per_token = [name for name, value in found.items() if tuple(value.shape) == tuple(ids.shape)]
-    return tuple(ids[0].tolist()), {name: value for name, value in found.items() if name not in per_token}
+    kept = {n: v for n, v in found.items() if n in PER_TOKEN or tuple(v.shape) != tuple(ids.shape)}
+    return tuple(ids[0].tolist()), kept
 
 
-def join_pictures(rows: Sequence[Mapping[str, Any]], device: torch.device) -> dict[str, torch.Tensor]:
+def join_pictures(
+    rows: Sequence[Mapping[str, Any]], device: torch.device, width: int, *, pads_left: bool = True
+) -> dict[str, torch.Tensor]:
     """The pictures of several rows as one call takes them; nothing where there are none.
 
     Where the rows' pictures have other numbers of tiles, the fewer are filled up with zeros, which the
@@ -62,10 +69,15 @@ def join_pictures(rows: Sequence[Mapping[str, Any]], device: torch.device) -> di
     Args:
         rows: The tensors of each row's pictures, by the name of the argument, as `encode` gives them.
         device: Where they are needed.
+        width: Tokens of each row of the batch.
+        pads_left: Whether shorter rows are padded on their left.
     """
     names = {name: None for row in rows for name in row}
     found = {}
     for name in names:
+        if name in PER_TOKEN:
+            found[name] = _join_per_token([row.get(name) for row in rows], width, pads_left).to(device)
+            continue
         parts = [row[name] for row in rows if name in row]
         if parts[0].dim() > 2:
             tiles = max(part.shape[1] for part in parts)
@@ -75,3 +87,13 @@ def join_pictures(rows: Sequence[Mapping[str, Any]], device: torch.device) -> di
             ]
         found[name] = torch.cat(parts).to(device)
     return found
+
+
+def _join_per_token(rows: Sequence[torch.Tensor | None], width: int, pads_left: bool) -> torch.Tensor:
+    """(B, width) marks, 0 where a row is padded, has no picture, or goes on with its response."""
+    joined = torch.zeros(len(rows), width, dtype=torch.long)
+    for place, marks in enumerate(rows):
+        if marks is not None:
+            start = width - marks.shape[1] if pads_left else 0
+            joined[place, start : start + marks.shape[1]] = marks[0]
+    return joined

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from llmctl.models.image_text import PER_TOKEN
+
 MIN_SHARED = 8  # tokens; a shorter common prefix is not worth a pass of its own
 
 
@@ -23,6 +25,11 @@ class Row:
     def sharable(self) -> int:
         """Tokens at its beginning that may be computed without the rest: all but one, none of a picture."""
         return len(self.ids) - 1 if self.text_only is None else min(self.text_only, len(self.ids) - 1)
+
+    def without(self, tokens: int) -> Row:
+        """What is left of it behind so many tokens."""
+        pictures = {n: v[:, tokens:] if n in PER_TOKEN else v for n, v in self.pictures.items()}
+        return Row(self.number, self.ids[tokens:], self.seed, pictures)
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,9 @@ from llmctl.models.picture_parts import split_pictures
 from llmctl.sampling.batches import Row
 from llmctl.sampling.transformers_engine import TransformersSampler
 
-# Models whose positions are those of a text, counted along the row; others number pictures by place.
-_PLAIN_POSITIONS = ("llava", "llava_next", "smolvlm", "idefics3", "paligemma", "internvl")
+# Models whose positions are those of a text, counted along the row, and whose tokens hear the earlier ones
+# alone; others number pictures by place, or let a picture's tokens hear each other.
+_PLAIN_POSITIONS = ("llava", "llava_next", "smolvlm", "idefics3", "internvl")
 
 
 class ImageTextSampler(TransformersSampler):
@@ -55,7 +56,7 @@ class ImageTextSampler(TransformersSampler):
             return super()._prefill(batch, n)
         rows = [row for row in batch for _ in range(n)]
         ids, mask = self._pad(rows)
-        return ids, mask, None, join_pictures([row.pictures for row in rows], self.device)
+        return ids, mask, None, join_pictures([row.pictures for row in rows], self.device, ids.shape[1])
 
     def _positions(self, mask: torch.Tensor) -> torch.Tensor | None:
         return super()._positions(mask) if self._counts_plainly else None

@@ -77,9 +77,7 @@ class Passes(Closing):
         The layout of a row is [padding, the group's prefix, padding, the row's rest].
         """
         prefixes = [Row(0, group.rows[0].ids[: group.shared]) for group in groups]
-        rests = [
-            Row(0, row.ids[group.shared :], pictures=row.pictures) for group in groups for row in group.rows
-        ]
+        rests = [row.without(group.shared) for group in groups for row in group.rows]
         cache = DynamicCache(config=self._model.config)
         ids, mask = self._pad(prefixes)  # (G, Tp)
         self._forward(ids, mask, cache)
@@ -90,9 +88,8 @@ class Passes(Closing):
         both = torch.cat([mask[which], rest_mask], 1)
         whole = torch.cat([ids[which], rest_ids], 1)
         self.usage.cached_tokens += sum(group.shared * (len(group.rows) - 1) for group in groups)
-        logits: torch.Tensor = self._forward(
-            whole, both, cache, pictures=join_pictures([row.pictures for row in rests], self.device)
-        ).logits[:, -1]
+        pictures = join_pictures([row.pictures for row in rests], self.device, rest_ids.shape[1])
+        logits: torch.Tensor = self._forward(whole, both, cache, pictures=pictures).logits[:, -1]
         return logits
 
     def _prefill(

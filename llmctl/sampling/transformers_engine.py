@@ -217,9 +217,8 @@ class TransformersSampler(Passes):
                 order = [row for group in groups for row in group.rows]
             else:
                 ids, mask = self._pad(part)
-                logits = self._forward(
-                    ids, mask, None, pictures=join_pictures([row.pictures for row in part], self.device)
-                ).logits[:, -1]
+                pictures = join_pictures([row.pictures for row in part], self.device, ids.shape[1])
+                logits = self._forward(ids, mask, None, pictures=pictures).logits[:, -1]
                 order = part
             logprobs = logits.float().log_softmax(-1)[:, wanted].tolist()
             found: dict[int, list[float]] = dict(zip((row.number for row in order), logprobs, strict=True))

@@ -117,7 +117,8 @@ class PictureCollator:
             "attention_mask": torch.tensor(mask),
             "labels": padded("labels", IGNORED),
         }
-        return batch | join_pictures([self._tensors(example) for example in examples], torch.device("cpu"))
+        tensors = [self._tensors(example) for example in examples]
+        return batch | join_pictures(tensors, torch.device("cpu"), width, pads_left=False)
 
     def _tensors(self, example: Mapping[str, Any]) -> dict[str, Any]:
         if not example[PICTURES]:

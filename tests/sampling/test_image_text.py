@@ -3,6 +3,7 @@
 import pytest
 import torch
 from PIL import Image
+from sampling.families import FAMILIES, save_family
 
 from llmctl.errors import UserError
 from llmctl.models.tiny import make_tiny_vlm
@@ -129,3 +130,31 @@ def test_a_part_that_is_no_picture_is_refused(sampler):
 def test_a_conversation_with_a_picture_that_leaves_no_room_is_refused(sampler):
     with pytest.raises(UserError, match="the context is 1024"):
         sampler.chat([ask("red", "x" * 1200)], Settings(max_tokens=4))
+
+
+@pytest.fixture(scope="module", params=sorted(FAMILIES))
+def family(request, tmp_path_factory):
+    """A sampler and the reference of a family with tiles, or with positions of its own."""
+    folder = tmp_path_factory.mktemp("families") / request.param
+    processor = save_family(request.param, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("transformers.AutoProcessor.from_pretrained", lambda *_, **__: processor)
+        with open_sampler(str(folder), device="cpu") as sampler:
+            yield sampler, Reference(folder)
+
+
+def test_every_family_says_of_a_batch_what_it_says_of_each_alone(family):
+    sampler, reference = family
+    replies = sampler.chat(MIXED, Settings(temperature=0, max_tokens=8))
+    for conversation, (reply,) in zip(MIXED, replies, strict=True):
+        assert list(reply.token_ids) == reference.greedy(conversation, 8)
+    assert sampler.chat(MIXED[1:2], Settings(temperature=0, max_tokens=8)) == replies[1:2]
+
+
+def test_every_family_scores_a_batch_as_each_alone(family):
+    sampler, reference = family
+    long = "here is what is known of the user: " + "likes everything that is red; " * 8
+    asked = [*MIXED, *(ask(colour, f"{name} {long}") for name in ("ann", "bob") for colour in SIZES)]
+    ids = reference.processor.tokenizer.convert_tokens_to_ids(["yes", "No"])
+    for conversation, row in zip(asked, sampler.next_token_logprobs(asked, ["yes", "No"]), strict=True):
+        assert row == pytest.approx(reference.logprobs(conversation)[ids].tolist(), abs=1e-4)

@@ -6,6 +6,7 @@ import re
 import pytest
 import torch
 from PIL import Image
+from sampling.families import FAMILIES, save_family
 
 from llmctl.errors import UserError
 from llmctl.models.loading import load_image_text
@@ -80,6 +81,17 @@ def test_a_batch_may_hold_rows_without_a_picture(vlm, colours, tmp_path):
     mixed.append({"messages": [{"role": "user", "content": "plain"}, {"role": "assistant", "content": "no"}]})
     result = train(vlm, mixed, settings(adapter="lora", epochs=1, batch_size=5), tmp_path / "out")
     assert result.rows == 5 and result.steps == 1 and result.losses[0] > 0
+
+
+@pytest.mark.parametrize("name", sorted(FAMILIES))
+def test_every_family_learns_from_batches_with_and_without_pictures(name, colours, tmp_path, monkeypatch):
+    processor = save_family(name, tmp_path / "model")
+    monkeypatch.setattr("transformers.AutoProcessor.from_pretrained", lambda *_, **__: processor)
+    mixed = [*rows(colours), row(colours, None, "yes"), row(colours, None, "no")]
+    tuning = settings(adapter="lora", epochs=6, batch_size=5, learning_rate=1e-2, warmup_ratio=0)
+    result = train(tmp_path / "model", mixed, tuning, tmp_path / "out")
+    assert result.rows == 10 and result.losses[-1] < 0.7 * result.losses[0]
+    assert all("vision" not in part and "visual" not in part for part in weights(result.output))
 
 
 def test_the_pattern_of_an_adapter_matches_linear_layers_of_the_language_part_alone(vlm):
