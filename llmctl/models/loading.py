@@ -122,7 +122,10 @@ def load_processor(name: str | Path, *, trust_remote_code: bool = False) -> Any:
         with quiet_libraries():
             processor = AutoProcessor.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except Exception as error:  # the tokenizers library raises bare exceptions
-        raise UserError(f"{name} has no processor that can be read ({_first_line(error)})") from error
+        raise UserError(
+            f"{name} has no processor that can be read ({_first_line(error)}): install what it lacks (models "
+            "that also read videos need torchvision), or put the processor's files into the folder"
+        ) from error
     if getattr(processor, "image_processor", None) is None:
         raise UserError(f"{name} has no reader of pictures: put its preprocessor_config.json into the folder")
     if processor.tokenizer.pad_token is None:

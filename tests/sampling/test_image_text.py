@@ -158,3 +158,13 @@ def test_every_family_scores_a_batch_as_each_alone(family):
     ids = reference.processor.tokenizer.convert_tokens_to_ids(["yes", "No"])
     for conversation, row in zip(asked, sampler.next_token_logprobs(asked, ["yes", "No"]), strict=True):
         assert row == pytest.approx(reference.logprobs(conversation)[ids].tolist(), abs=1e-4)
+
+
+def test_a_processor_that_lacks_a_package_is_told_in_one_line_with_the_way_out(folder, monkeypatch):
+    def lacking(*_, **__):
+        raise ImportError("Qwen2VLVideoProcessor requires the Torchvision library\nmore")
+
+    monkeypatch.setattr("transformers.AutoProcessor.from_pretrained", lacking)
+    with pytest.raises(UserError, match="requires the Torchvision library.: install what it lacks") as found:
+        open_sampler(str(folder), device="cpu")
+    assert "\n" not in str(found.value)
