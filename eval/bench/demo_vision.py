@@ -12,9 +12,9 @@ import argparse
 import json
 import sys
 
+from llmctl.demo.measure import ask_about_pictures, count_right, held_out_pictures
+from llmctl.demo.vision import demo_model_report, ensure_demo_model
 from llmctl.msr import prompts
-from llmctl.msr.demo.measure import ask_about_pictures, count_right, held_out_pictures
-from llmctl.msr.demo.vision import demo_model_report, ensure_demo_model
 
 QUESTIONS = {
     "the one that item summaries ask": prompts.ITEM,

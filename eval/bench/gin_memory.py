@@ -25,7 +25,7 @@ from torch import Tensor
 
 from llmctl.gin.graph import AttentionInputs, GraphRule, adjacency, send_messages
 from llmctl.models.loading import pick_device
-from llmctl.training.comparison.memory import PeakMemory
+from llmctl.studies.adapters.memory import PeakMemory
 
 SIDES = ("blocks", "whole")
 ONE = "--one"

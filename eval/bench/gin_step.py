@@ -31,7 +31,7 @@ from peft import LoraConfig, get_peft_model
 from llmctl.gin import SparseGinConfig, count_trainable, solve_rank, solve_width
 from llmctl.gin.matched import linear_targets
 from llmctl.models import load
-from llmctl.training.comparison.memory import PeakMemory
+from llmctl.studies.adapters.memory import PeakMemory
 
 ARMS = ("lora", "sparse_gin")
 TARGETS = {"step": 1.5, "memory": 1.3, "token": 1.3}

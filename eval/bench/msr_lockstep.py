@@ -22,12 +22,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from llmctl.msr.asking import Asker
 from llmctl.msr.recipe import MsrRecipe
 from llmctl.msr.settings import EngineSettings, UserSettings
-from llmctl.msr.summary_cache import SummaryCache
+from llmctl.msr.summaries.cache import SummaryCache
+from llmctl.msr.summaries.cached_llm import Asker
+from llmctl.msr.summaries.users import Summarizer, Wording, iterate_summaries, summarize_users
 from llmctl.msr.types import History
-from llmctl.msr.users import Summarizer, Wording, iterate_summaries, summarize_users
 from llmctl.runs import Run, build_recipe
 from llmctl.sampling import open_sampler
 from llmctl.sampling.scripted import ScriptedSampler

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from llmctl.msr import prompts
-from llmctl.msr.recommend import find_answer_tokens
+from llmctl.msr.recommender.prompt import find_answer_tokens
 from llmctl.sampling import open_sampler
 from llmctl.sampling.transformers_engine import TransformersSampler
 

@@ -14,7 +14,7 @@ forward passes over its tokens.
 import reach_common as common
 
 from llmctl.reach import Problem, Result, Schedule, solve
-from llmctl.reach import schedule as schedules
+from llmctl.reach.search import schedule as schedules
 
 
 def main() -> None:

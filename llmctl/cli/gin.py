@@ -11,7 +11,7 @@ from llmctl.cli.options import JsonOption, Start, recipe_command
 
 if TYPE_CHECKING:
     from llmctl.runs import Run
-    from llmctl.training.graph_view import GraphView
+    from llmctl.studies.attention_graph import GraphView
 
 app = typer.Typer(
     no_args_is_help=True, help="Sparse-GIN adapters and graph attention: compare them, look at them."
@@ -26,9 +26,9 @@ app = typer.Typer(
 )
 def compare(start: Start) -> None:
     """Base, LoRA, Sparse-GIN and its self-loop ablation; or plain, GIN- and PNA-attention."""
-    from llmctl.training.comparison.loop import check_compare, run_comparison
-    from llmctl.training.comparison.recipe import CompareRecipe
-    from llmctl.training.comparison.work import estimate_comparison
+    from llmctl.studies.adapters.estimate import estimate_comparison
+    from llmctl.studies.adapters.loop import check_compare, run_comparison
+    from llmctl.studies.adapters.recipe import CompareRecipe
 
     resolved = start.load(CompareRecipe)
     checked = check_compare(resolved)
@@ -37,8 +37,8 @@ def compare(start: Start) -> None:
 
     def show(run: Run, metrics: dict[str, Any]) -> None:
         from llmctl.cli.output import print_table, print_text
-        from llmctl.training.comparison.report import result_table
-        from llmctl.training.comparison.verdict import verdicts
+        from llmctl.studies.adapters.report import result_table
+        from llmctl.studies.adapters.verdict import verdicts
 
         print_table(result_table(resolved, metrics))
         for sentence in verdicts(resolved, metrics):
@@ -72,7 +72,7 @@ def show(
     """One layer on one text."""
     from llmctl.cli.output import print_json, print_text
     from llmctl.errors import UserError
-    from llmctl.training.graph_view import FORMATS, view_graph, write_figures
+    from llmctl.studies.attention_graph import FORMATS, view_graph, write_figures
 
     if form not in FORMATS:
         raise UserError(f"--format is {form!r}, but it must be one of {', '.join(FORMATS)}")
@@ -90,7 +90,7 @@ def _print(view: GraphView) -> None:
     """Tables for people."""
     from llmctl.cli.output import print_table, print_text
     from llmctl.runs import Table
-    from llmctl.training.graph_view import show_token
+    from llmctl.studies.attention_graph import show_token
 
     rows = [
         [

@@ -56,8 +56,8 @@ def prepare(
     fresh: FreshOption = False,
 ) -> None:
     """Counts before and after every filter, and the level of every metric by chance."""
-    from llmctl.msr.prepare import prepare_data
-    from llmctl.msr.readers import open_source
+    from llmctl.msr.data.prepare import prepare_data
+    from llmctl.msr.data.readers import open_source
 
     given = {"format": data_format, "interactions": interactions, "items": items, "images": images}
     resolved = _resolve(recipe, {name: value for name, value in given.items() if value is not None}, sets)
@@ -75,7 +75,7 @@ def prepare(
 def _print_data(run: Run) -> None:
     """Filters, split and chance levels of what was prepared."""
     from llmctl.cli.output import print_table, print_text
-    from llmctl.msr.prepare import open_prepared
+    from llmctl.msr.data.prepare import open_prepared
     from llmctl.msr.tables import chance_table, filter_table, split_table
 
     prepared = open_prepared(run.folder)
@@ -91,8 +91,8 @@ def _print_data(run: Run) -> None:
 def baselines(start: Start) -> None:
     """Popularity, neighbours, GRU4Rec and SASRec."""
     from llmctl.msr.baselines import run_baselines
-    from llmctl.msr.prepare import prepare_data
-    from llmctl.msr.readers import open_source
+    from llmctl.msr.data.prepare import prepare_data
+    from llmctl.msr.data.readers import open_source
     from llmctl.msr.recipe import MsrRecipe
 
     resolved = start.load(MsrRecipe)
@@ -109,7 +109,7 @@ def baselines(start: Start) -> None:
 def _print_figures(run: Run, figures: dict[str, Any]) -> None:
     """Every baseline on the lists, and among all items."""
     from llmctl.cli.output import print_table, print_text
-    from llmctl.msr.prepare import open_prepared
+    from llmctl.msr.data.prepare import open_prepared
     from llmctl.msr.tables import full_table, metric_table
 
     print_table(metric_table(figures, open_prepared(run.folder)))

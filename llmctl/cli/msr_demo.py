@@ -22,8 +22,8 @@ def demo(
 ) -> None:
     """Counts, and what a recommender could reach that knew the truth or a part of it."""
     from llmctl.cli.output import print_json, print_table, print_text
-    from llmctl.msr.demo.catalogue import DemoSettings, make_demo
-    from llmctl.msr.demo.oracles import draw_lists, measure_oracles, oracle_table
+    from llmctl.demo.catalogue import DemoSettings, make_demo
+    from llmctl.demo.oracles import draw_lists, measure_oracles, oracle_table
 
     data = make_demo(folder, DemoSettings(items=items, users=users, seed=seed), quiet=as_json)
     figures = measure_oracles(data, draw_lists(data, seed=seed))
@@ -50,9 +50,9 @@ def demo(
 def demo_model(as_json: JsonOption = False) -> None:
     """Minutes on 2 cores; what is made already is only looked at."""
     from llmctl.cli.output import print_json, print_table, print_text
-    from llmctl.msr.demo.measure import accuracy_table, writer_table
-    from llmctl.msr.demo.vision import demo_model_report, ensure_demo_model
-    from llmctl.msr.demo.writer import demo_writer_report, ensure_demo_writer
+    from llmctl.demo.measure import accuracy_table, writer_table
+    from llmctl.demo.vision import demo_model_report, ensure_demo_model
+    from llmctl.demo.writer import demo_writer_report, ensure_demo_writer
 
     seeing, writing = ensure_demo_model(quiet=as_json), ensure_demo_writer(quiet=as_json)
     seen, written = demo_model_report(seeing), demo_writer_report(writing)

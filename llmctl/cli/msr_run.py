@@ -145,10 +145,10 @@ def recommend(
     """A table, the reason above it."""
     from llmctl.cli.output import print_json, print_table, print_text
     from llmctl.errors import UserError
+    from llmctl.msr.data.prepare import open_prepared
+    from llmctl.msr.data.stored import run_recipe
     from llmctl.msr.phases import Phases
-    from llmctl.msr.prepare import open_prepared
-    from llmctl.msr.recommending import recommend_to
-    from llmctl.msr.stored import run_recipe
+    from llmctl.msr.recommender.rank_user import recommend_to
     from llmctl.runs import Run, Table
 
     recipe = run_recipe(folder)
@@ -190,13 +190,13 @@ def _phase(command: str, start: Start, work: Callable[[Phases], dict[str, Any]])
 
 def _carry_out(command: str, start: Start, work: Callable[[Run, MsrRecipe], dict[str, Any]]) -> None:
     """Resolve the recipe, then show the plan or open the run and do the work."""
+    from llmctl.msr.estimate import estimate_work
     from llmctl.msr.recipe import MsrRecipe
-    from llmctl.msr.work import estimate_work
 
     recipe = start.load(MsrRecipe)
     if start.is_plan(recipe, lambda: estimate_work(recipe)):
         return
-    from llmctl.msr.inputs import check_inputs
+    from llmctl.msr.preflight import check_inputs
 
     check_inputs(recipe)
     start.carry_out(
@@ -210,7 +210,7 @@ def _carry_out(command: str, start: Start, work: Callable[[Run, MsrRecipe], dict
 def _print(open_run: Run, command: str, result: dict[str, Any]) -> None:
     """Figures or counts, and where everything is."""
     from llmctl.cli.output import print_table, print_text
-    from llmctl.msr.prepare import open_prepared
+    from llmctl.msr.data.prepare import open_prepared
     from llmctl.msr.tables import metric_table
     from llmctl.runs import Table
     from llmctl.runs.files import read_json

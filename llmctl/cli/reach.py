@@ -31,7 +31,7 @@ from llmctl.cli.reach_options import (
 
 if TYPE_CHECKING:
     from llmctl.reach.result import Result
-    from llmctl.reach.solver import Plan
+    from llmctl.reach.search.solve import Plan
 
 app = typer.Typer(no_args_is_help=True, help="Reach: which outputs can a short control prompt force?")
 recipe_command(app, "curve", help=reach_curve.CURVE_HELP)(reach_curve.curve)
@@ -99,10 +99,10 @@ def solve(
 def _plan(method: str, k: int, effort: float, certify: bool, seed: int) -> Plan:
     """The schedule that the options ask for."""
     from llmctl.errors import UserError
-    from llmctl.reach import schedule as schedules
-    from llmctl.reach.config import Phase, Schedule
-    from llmctl.reach.curve_recipe import SearchSettings
-    from llmctl.reach.curve_search import search_plan
+    from llmctl.reach.curves.plan import search_plan
+    from llmctl.reach.curves.recipe import SearchSettings
+    from llmctl.reach.search import schedule as schedules
+    from llmctl.reach.search.config import Phase, Schedule
 
     if k < 1:
         raise UserError(f"--k is {k}, but a control needs at least 1 token: give --k 1 or more")
@@ -187,7 +187,7 @@ def reachable(
     """Every token that some control makes the model emit, each with a witness."""
     from llmctl.cli.output import print_json, print_table, print_text
     from llmctl.reach.describe import set_sentence, set_table
-    from llmctl.reach.set_run import SetRecipe, find_set
+    from llmctl.reach.reachable_set.run import SetRecipe, find_set
     from llmctl.runs.recipe import parse_recipe
 
     content = {
@@ -251,7 +251,7 @@ def bound(
     problem = make_problem(loaded, (state, state_ids), None, position=position)
     report = attention_bound(loaded.model, loaded.tokenizer, problem, relative=relative).to_dict()
     if out is not None:
-        from llmctl.reach.figures import draw_bound
+        from llmctl.reach.curves.plots import draw_bound
         from llmctl.runs.files import disk_errors_as_user_errors
 
         with disk_errors_as_user_errors(f"write {out}"):
@@ -264,6 +264,6 @@ def bound(
 
 
 def _ids_or_none(text: str, name: str) -> tuple[int, ...] | None:
-    from llmctl.reach.asked import read_ids
+    from llmctl.reach.parse_inputs import read_ids
 
     return read_ids(text, name) if text else None

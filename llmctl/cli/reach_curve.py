@@ -27,14 +27,14 @@ OutOption = Annotated[Path | None, typer.Option("--run", metavar="DIR", help="Th
 
 def curve(start: Start) -> None:
     """Search every pair of a recipe."""
-    from llmctl.reach.curve_inputs import check_curve, estimate_work
-    from llmctl.reach.curve_recipe import CurveRecipe
+    from llmctl.reach.curves.preflight import check_curve, estimate_work
+    from llmctl.reach.curves.recipe import CurveRecipe
 
     resolved = start.load(CurveRecipe)
     if start.is_plan(resolved, lambda: estimate_work(resolved)):
         return
     check_curve(resolved)
-    from llmctl.reach.curve_run import run_curve
+    from llmctl.reach.curves.run import run_curve
 
     start.carry_out(
         "reach curve",
@@ -46,8 +46,8 @@ def curve(start: Start) -> None:
 
 def _print_curve(run: Run, recipe: Any, metrics: dict[str, Any]) -> None:
     from llmctl.cli.output import print_table, print_text
-    from llmctl.reach.curve_report import epsilon_table, sentences
-    from llmctl.reach.known_curves import known_curve
+    from llmctl.reach.curves.known import known_curve
+    from llmctl.reach.curves.report import epsilon_table, sentences
 
     print_table(epsilon_table(metrics, [known_curve(source) for source in recipe.beside]))
     for sentence in sentences(recipe, metrics):
@@ -63,12 +63,12 @@ def merge(
 ) -> None:
     """One curve from its shards."""
     from llmctl.cli.output import print_json
-    from llmctl.reach.shards import merge_runs
+    from llmctl.reach.curves.merge import merge_runs
     from llmctl.runs import Run
 
     recipe, journals = merge_runs(folders)
     with Run.open(out, recipe, "reach merge", fresh) as run:
-        from llmctl.reach.shards import finish_merge
+        from llmctl.reach.curves.merge import finish_merge
 
         metrics = finish_merge(run, recipe, journals)
         if as_json:
@@ -92,7 +92,7 @@ def import_published(
 ) -> None:
     """One curve a path."""
     from llmctl.cli.output import print_json, print_table, print_text
-    from llmctl.reach.imported import ImportRecipe, import_curves, imported_table, write_import
+    from llmctl.reach.curves.imported import ImportRecipe, import_curves, imported_table, write_import
 
     recipe = ImportRecipe(paths=tuple(paths), beside=tuple(beside or ()))
     found = import_curves(recipe)
@@ -123,7 +123,7 @@ def compare(
     """Paired differences in epsilon, with intervals."""
     from llmctl.cli.output import print_json
     from llmctl.errors import UserError
-    from llmctl.reach.compare import compare_runs
+    from llmctl.reach.curves.compare import compare_runs
 
     if len(what) == 1:
         _run_comparison(Start(what[0], folder, sets, as_json, dry_run, fresh))
@@ -144,7 +144,12 @@ def _run_comparison(start: Start) -> None:
     """Run what a comparison's recipe asks for."""
     from llmctl.cli.output import print_text
     from llmctl.errors import UserError
-    from llmctl.reach.compare import CompareRecipe, check_comparison, estimate_comparison, run_comparison
+    from llmctl.reach.curves.compare import (
+        CompareRecipe,
+        check_comparison,
+        estimate_comparison,
+        run_comparison,
+    )
 
     if Path(start.recipe).is_dir():
         raise UserError(
@@ -167,7 +172,7 @@ def _run_comparison(start: Start) -> None:
 
 def _print_comparison(found: dict[str, Any]) -> None:
     from llmctl.cli.output import print_table, print_text
-    from llmctl.reach.compare import comparison_sentences, comparison_table
+    from llmctl.reach.curves.compare import comparison_sentences, comparison_table
 
     print_table(comparison_table(found))
     for sentence in comparison_sentences(found):

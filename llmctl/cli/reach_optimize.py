@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from llmctl.cli.options import Start
 
 if TYPE_CHECKING:
-    from llmctl.reach.optimize_recipe import OptimizeRecipe
+    from llmctl.reach.universal.recipe import OptimizeRecipe
     from llmctl.runs import Run
 
 
@@ -17,8 +17,8 @@ HELP = "One control prompt for a whole data set, scored on held-out pairs. Goes 
 
 def optimize(start: Start) -> None:
     """Find one control for many questions."""
-    from llmctl.reach.optimize_recipe import OptimizeRecipe
-    from llmctl.reach.optimize_run import check_inputs, estimate_work, run_optimize
+    from llmctl.reach.universal.recipe import OptimizeRecipe
+    from llmctl.reach.universal.run import check_inputs, estimate_work, run_optimize
 
     resolved = start.load(OptimizeRecipe)
     data = check_inputs(resolved)
@@ -35,7 +35,7 @@ def optimize(start: Start) -> None:
 def _print(open_run: Run, recipe: OptimizeRecipe, metrics: dict[str, Any]) -> None:
     """The scores, what they mean, and where everything is."""
     from llmctl.cli.output import print_table, print_text
-    from llmctl.reach.optimize_report import score_table, sentences
+    from llmctl.reach.universal.report import score_table, sentences
 
     report: Path = open_run.folder / "report.html"
     print_table(score_table(recipe, metrics))

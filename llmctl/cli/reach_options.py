@@ -98,10 +98,10 @@ def make_problem(
     """
     from dataclasses import replace
 
-    from llmctl.reach.asked import one_of, read_state
-    from llmctl.reach.curve_recipe import ControlSettings
-    from llmctl.reach.curve_search import problem_template
-    from llmctl.reach.scoring import check_model, vocabulary_of
+    from llmctl.reach.curves.plan import problem_template
+    from llmctl.reach.curves.recipe import ControlSettings
+    from llmctl.reach.parse_inputs import one_of, read_state
+    from llmctl.reach.scoring.scorer import check_model, vocabulary_of
     from llmctl.runs.recipe import parse_recipe
 
     content = {

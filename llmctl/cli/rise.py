@@ -171,8 +171,8 @@ def _start(
 ) -> None:
     """Resolve the recipe, then show the plan or open the run and do the work."""
     from llmctl.errors import UserError
+    from llmctl.rise.estimate import estimate_work
     from llmctl.rise.recipe import RiseRecipe
-    from llmctl.rise.work import estimate_work
 
     resolved = start.load(RiseRecipe)
     if iteration > resolved.iterations:
@@ -182,7 +182,7 @@ def _start(
         )
     if start.is_plan(resolved, lambda: estimate_work(resolved)):
         return
-    from llmctl.rise.inputs import check_inputs
+    from llmctl.rise.preflight import check_inputs
 
     check_inputs(resolved)
     start.carry_out(

@@ -26,13 +26,13 @@ def group() -> None:
 )
 def sft(start: Start) -> None:
     """Losses by pass, and a folder that transformers or PEFT loads."""
+    from llmctl.training.estimate import estimate_sft
     from llmctl.training.recipe import SftRecipe
-    from llmctl.training.work import estimate_sft
 
     resolved = start.load(SftRecipe)
     if start.is_plan(resolved, lambda: estimate_sft(resolved)):
         return
-    from llmctl.training.inputs import check_sft
+    from llmctl.training.preflight import check_sft
 
     rows = check_sft(resolved)
     from llmctl.training.sft import run_sft

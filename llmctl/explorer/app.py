@@ -21,12 +21,12 @@ from starlette.websockets import WebSocket
 import llmctl
 from llmctl.errors import LlmctlError, UserError
 from llmctl.explorer import curves, episodes, questions
-from llmctl.explorer.desk import Desk
 from llmctl.explorer.guard import Guard
 from llmctl.explorer.library import Library
 from llmctl.explorer.limits import Limits
 from llmctl.explorer.models import Models
-from llmctl.explorer.orders import (
+from llmctl.explorer.reach_set import Shelf
+from llmctl.explorer.requests import (
     BoundOrder,
     CompleteOrder,
     NextOrder,
@@ -35,7 +35,7 @@ from llmctl.explorer.orders import (
     WitnessOrder,
     read_order,
 )
-from llmctl.explorer.reach_set import Shelf
+from llmctl.explorer.scheduler import Desk
 from llmctl.explorer.sessions import Session
 from llmctl.runs.files import to_json
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from llmctl.errors import UserError
 from llmctl.explorer.library import Library
-from llmctl.reach.known_curves import known_curve, published_names
+from llmctl.reach.curves.known import known_curve, published_names
 
 _PUBLISHED = "published:"
 

@@ -40,7 +40,7 @@ class Open:
     @cached_property
     def texts(self) -> list[str]:
         """The text of every token that the tokenizer has, by id."""
-        from llmctl.reach.scoring import vocabulary_of
+        from llmctl.reach.scoring.scorer import vocabulary_of
 
         size = min(vocabulary_of(self.model), len(self.tokenizer))
         texts: list[str] = self.tokenizer.batch_decode(
@@ -110,9 +110,9 @@ class Models:
         return found
 
     def _load(self, model: str, adapter: Path | None) -> Open:
-        from llmctl.explorer.desk import watch
+        from llmctl.explorer.scheduler import watch
         from llmctl.models.loading import load
-        from llmctl.reach.scoring import check_model
+        from llmctl.reach.scoring.scorer import check_model
 
         loaded = load(model, adapter=adapter, **self._options)
         check_model(loaded.model)

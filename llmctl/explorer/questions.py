@@ -8,7 +8,7 @@ from typing import Any
 
 from llmctl.errors import UserError
 from llmctl.explorer.models import Models, Open
-from llmctl.explorer.orders import (
+from llmctl.explorer.requests import (
     BoundOrder,
     CompleteOrder,
     NextOrder,
@@ -24,7 +24,7 @@ def layout_of(found: Open, order: StateOrder, target: tuple[int, ...] = ()) -> L
     Raises:
         UserError: It does not fit the model.
     """
-    from llmctl.reach.scoring import context_of, vocabulary_of
+    from llmctl.reach.scoring.scorer import context_of, vocabulary_of
 
     return lay_out(
         Problem(order.state, target=target, position=order.position),
@@ -43,7 +43,7 @@ def next_tokens(models: Models, order: NextOrder) -> dict[str, Any]:
     """
     import torch
 
-    from llmctl.reach.scoring import Scorer
+    from llmctl.reach.scoring.scorer import Scorer
 
     found = models.get(order.model, order.adapter)
     layout = layout_of(found, order)
@@ -75,7 +75,7 @@ def check_ids(found: Open, ids: tuple[int, ...], name: str) -> tuple[int, ...]:
     Raises:
         UserError: One is outside the vocabulary.
     """
-    from llmctl.reach.scoring import vocabulary_of
+    from llmctl.reach.scoring.scorer import vocabulary_of
 
     size = vocabulary_of(found.model)
     if (outside := next((token for token in ids if not 0 <= token < size), None)) is not None:
@@ -121,7 +121,7 @@ class Weigher:
     """Looks closely at controls of one problem, with a meter of its own."""
 
     def __init__(self, found: Open, layout: Layout) -> None:
-        from llmctl.reach.scoring import Scorer
+        from llmctl.reach.scoring.scorer import Scorer
 
         self._found, self._layout = found, layout
         self._scorer = Scorer(found.model, layout)

@@ -8,10 +8,10 @@ from collections import OrderedDict
 from dataclasses import replace
 from typing import Any
 
-from llmctl.explorer.desk import Job
 from llmctl.explorer.models import Models, Open
-from llmctl.explorer.orders import SetOrder
 from llmctl.explorer.questions import layout_of
+from llmctl.explorer.requests import SetOrder
+from llmctl.explorer.scheduler import Job
 from llmctl.reach.problem import Problem
 
 _CHUNK = 64  # controls of the scan between two points of the growth curve
@@ -55,7 +55,7 @@ def explore_set(job: Job, models: Models, order: SetOrder, shelf: Shelf) -> None
         UserError: The order does not fit the model.
         Stopped: The job is to end.
     """
-    from llmctl.reach.frontier import Exploration, Growth, explore
+    from llmctl.reach.reachable_set.explore import Exploration, Growth, explore
 
     found = models.get(order.model, order.adapter)
     problem = _problem(found, order)
@@ -105,7 +105,7 @@ def explore_set(job: Job, models: Models, order: SetOrder, shelf: Shelf) -> None
 
 def _problem(found: Open, order: SetOrder) -> Problem:
     """The state, with the tokens that a control may hold."""
-    from llmctl.reach.filters import allowed_tokens
+    from llmctl.reach.vocabulary import allowed_tokens
 
     problem = Problem(order.state, position=order.position, controls=order.controls)
     if order.sample == 0:
@@ -119,7 +119,7 @@ def _base_logprobs(found: Open, order: SetOrder) -> Any:
     """Log-probabilities (V,) after the state alone."""
     import torch
 
-    from llmctl.reach.scoring import Scorer
+    from llmctl.reach.scoring.scorer import Scorer
 
     scorer = Scorer(found.model, layout_of(found, order))
     _, logits = next(iter(scorer.next_logits(torch.empty(1, 0, dtype=torch.long))))

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llmctl.explorer.desk import Job, Stopped
 from llmctl.explorer.models import Models, Open
-from llmctl.explorer.orders import SearchOrder
 from llmctl.explorer.questions import Weigher, check_ids
-from llmctl.reach.config import Schedule
+from llmctl.explorer.requests import SearchOrder
+from llmctl.explorer.scheduler import Job, Stopped
 from llmctl.reach.problem import Problem
 from llmctl.reach.result import Result, Step
+from llmctl.reach.search.config import Schedule
 
 if TYPE_CHECKING:
-    from llmctl.reach.solver import Plan, Run
+    from llmctl.reach.search.solve import Plan, Run
 
 _TELL = 0.25  # seconds between two notes of progress
 
@@ -43,7 +43,7 @@ class _Target:
     def __init__(
         self, job: Job, found: Open, order: SearchOrder, place: int, target: tuple[int, ...]
     ) -> None:
-        from llmctl.reach.solver import Run
+        from llmctl.reach.search.solve import Run
 
         self._job, self._found, self._order, self._place = job, found, order, place
         problem = Problem(
@@ -139,9 +139,9 @@ class _Target:
 
 def plan_of(order: SearchOrder) -> Plan:
     """The schedule that an order asks for."""
-    from llmctl.reach import schedule as schedules
-    from llmctl.reach.curve_recipe import SearchSettings
-    from llmctl.reach.curve_search import search_plan
+    from llmctl.reach.curves.plan import search_plan
+    from llmctl.reach.curves.recipe import SearchSettings
+    from llmctl.reach.search import schedule as schedules
 
     if order.method == "published":
         ks = [k for k in (1, 2, 3, 4, 6, 8, 10) if k <= order.k]

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from llmctl.errors import UserError
-from llmctl.explorer.desk import Desk, Job
 from llmctl.explorer.limits import Limits
 from llmctl.explorer.models import Models
-from llmctl.explorer.orders import ConverseOrder, Order, SearchOrder, SetOrder, read_order
 from llmctl.explorer.reach_set import Shelf, explore_set
+from llmctl.explorer.requests import ConverseOrder, Order, SearchOrder, SetOrder, read_order
+from llmctl.explorer.scheduler import Desk, Job
 from llmctl.runs.files import to_json
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 def works(shelf: Shelf) -> dict[str, tuple[type[Order], Work]]:
     """What a job can be: the order that it takes, and what it does."""
-    from llmctl.explorer.converse import converse
+    from llmctl.explorer.chat import converse
     from llmctl.explorer.search import search
 
     return {

@@ -17,7 +17,7 @@ from llmctl.errors import UserError
 from llmctl.gin.graph import GraphRule, HeadMerge, SelfLoops
 from llmctl.gin.layer import Activation, GinShape, Norm
 from llmctl.gin.layouts import Placement
-from llmctl.gin.registration import METHOD, add_peft_type
+from llmctl.gin.peft_type import METHOD, add_peft_type
 
 
 @dataclass

@@ -16,13 +16,13 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
 from llmctl.errors import UserError
+from llmctl.gin.attention_hook import close_tap, open_tap
 from llmctl.gin.cache import CacheMemory
 from llmctl.gin.config import SparseGinConfig
 from llmctl.gin.graph import AttentionInputs
 from llmctl.gin.layer import SparseGin
 from llmctl.gin.layouts import Layout, Placement, layout_of
-from llmctl.gin.registration import PREFIX
-from llmctl.gin.tap import close_tap, open_tap
+from llmctl.gin.peft_type import PREFIX
 
 _NOT_MERGEABLE = (
     "a Sparse-GIN adapter cannot be merged: it passes messages between tokens, which no weight of the base "

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from llmctl.errors import UserError
-from llmctl.jobs.cells import Cell, Key, read_cells
-from llmctl.jobs.figures import holm, primary_figure
+from llmctl.jobs.metrics import holm, primary_figure
+from llmctl.jobs.result_groups import Cell, Key, read_cells
 from llmctl.jobs.results import RESULTS
 from llmctl.jobs.show import read_job, read_summary
 from llmctl.jobs.spec import JobRecipe

@@ -15,7 +15,7 @@ from typing import Any
 from llmctl.jobs.plan import Shard
 from llmctl.jobs.results import Row, read_groups
 from llmctl.jobs.spec import JobRecipe
-from llmctl.reach.curve_recipe import CurveRecipe, CurveSettings, ShardSettings
+from llmctl.reach.curves.recipe import CurveRecipe, CurveSettings, ShardSettings
 from llmctl.runs import Estimate, Run
 from llmctl.runs.stats import rate_of_clusters
 
@@ -44,7 +44,7 @@ def search_part(recipe: JobRecipe, shard: Shard) -> list[Row]:
     Raises:
         UserError: The model, the states or the targets can not be used, or the part has no states.
     """
-    from llmctl.reach.curve_run import PAIRS, CurveSearcher, read_pairs
+    from llmctl.reach.curves.run import PAIRS, CurveSearcher, read_pairs
 
     part = curve_recipe(recipe, shard)
     with tempfile.TemporaryDirectory() as folder, Run.open(Path(folder) / "part", part, "eval run") as run:

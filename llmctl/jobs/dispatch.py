@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from llmctl.jobs.plan import Shard, most_tokens
 from llmctl.jobs.pool import Lost, Pool
 from llmctl.jobs.spec import JobRecipe
-from llmctl.jobs.work import Done, Failed, Outcome
+from llmctl.jobs.worker import Done, Failed, Outcome
 
 
 class Budget:

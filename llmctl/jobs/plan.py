@@ -9,7 +9,7 @@ from typing import Any
 
 from llmctl.errors import UserError
 from llmctl.jobs.spec import RANKING_TASK, JobRecipe, ProtocolSpec
-from llmctl.reach.curve_recipe import CurveSettings
+from llmctl.reach.curves.recipe import CurveSettings
 from llmctl.runs.files import disk_errors_as_user_errors, to_json
 from llmctl.tasks import Problem, Task, get_task
 

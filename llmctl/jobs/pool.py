@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from llmctl.jobs.plan import Shard
 from llmctl.jobs.spec import JobRecipe
-from llmctl.jobs.work import OpenSampler, Outcome, Worker
+from llmctl.jobs.worker import OpenSampler, Outcome, Worker
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from llmctl.sampling import Sampler
 from llmctl.sampling.open import choose_engine
 
 if TYPE_CHECKING:
-    from llmctl.msr.recommend import AnswerTokens, Case
+    from llmctl.msr.recommender.prompt import AnswerTokens, Case
     from llmctl.msr.types import CandidateList
 
 
@@ -36,7 +36,7 @@ class Ranking:
     """
 
     def __init__(self, protocol: str, spec: ProtocolSpec) -> None:
-        from llmctl.msr.cases import CaseReader
+        from llmctl.msr.recommender.examples import CaseReader
 
         if spec.run is None:
             raise ValueError(f"protocol {protocol} names no run")
@@ -92,8 +92,8 @@ class Ranking:
         Raises:
             UserError: A question does not fit into the model's context.
         """
-        from llmctl.msr.items import cut
         from llmctl.msr.phases import score_chunk
+        from llmctl.msr.summaries.items import cut
 
         question = self._reader.question(self.arm)
         for chunk in cut(self._tested[start:stop], self.arm.recommender.chunk):

@@ -18,7 +18,7 @@ from llmctl.errors import UserError
 from llmctl.jobs.plan import Shard
 from llmctl.jobs.pool import Event, Lost
 from llmctl.jobs.spec import JobRecipe
-from llmctl.jobs.work import OpenSampler, Worker, one_line
+from llmctl.jobs.worker import OpenSampler, Worker, one_line
 
 ANSWER_S = 10.0  # a cluster that accepts no connection for so long does not answer
 CONNECT_S = 60.0  # nor does one that accepts it and can not be joined

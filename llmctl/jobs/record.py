@@ -12,7 +12,7 @@ from typing import Any
 
 from llmctl.jobs.plan import Shard
 from llmctl.jobs.results import Part, part_digest
-from llmctl.jobs.work import Done
+from llmctl.jobs.worker import Done
 from llmctl.runs import Run
 from llmctl.runs.files import make_folder, write_bytes
 

@@ -25,7 +25,7 @@ from llmctl.jobs.rates import keep_rates, known_rates
 from llmctl.jobs.record import PARTS, SHARDS, Recorder, recorded_parts
 from llmctl.jobs.results import RESULTS, merge_parts
 from llmctl.jobs.spec import JobRecipe
-from llmctl.jobs.work import Done, OpenSampler, one_line
+from llmctl.jobs.worker import Done, OpenSampler, one_line
 from llmctl.models.description import check_adapter, fingerprints
 from llmctl.runs import Progress, Run, progress
 from llmctl.runs.progress import format_seconds

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field, field_validator, model_validator
 
-from llmctl.reach.curve_recipe import CurveSettings
+from llmctl.reach.curves.recipe import CurveSettings
 from llmctl.rise.recipe import SamplingSettings
 from llmctl.runs import Recipe
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from llmctl.errors import UserError
-from llmctl.jobs.cells import Cell, Key, read_cells
 from llmctl.jobs.curve import epsilons
-from llmctl.jobs.figures import compare, holm, primary_figure, protocol_figures
+from llmctl.jobs.metrics import compare, holm, primary_figure, protocol_figures
+from llmctl.jobs.result_groups import Cell, Key, read_cells
 from llmctl.jobs.spec import JobRecipe
-from llmctl.reach.curve_recipe import CurveSettings
+from llmctl.reach.curves.recipe import CurveSettings
 
 BOOTSTRAP_SEED = 0
 

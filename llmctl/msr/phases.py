@@ -21,17 +21,17 @@ import numpy as np
 
 from llmctl.errors import UserError
 from llmctl.models.quiet import quiet_libraries
-from llmctl.msr.asking import Asker
-from llmctl.msr.cases import FINISHED, ITEMS, CaseReader
-from llmctl.msr.items import check_reads_images, cut, note_seconds, summarize_items
-from llmctl.msr.prepare import Prepared
+from llmctl.msr.data.prepare import Prepared
+from llmctl.msr.evaluation.scores import ModelScores, is_recorded, record_scores
 from llmctl.msr.recipe import MsrRecipe
-from llmctl.msr.recommend import AnswerTokens, Case, Question, find_answer_tokens, training_rows
-from llmctl.msr.scores import ModelScores, is_recorded, record_scores
+from llmctl.msr.recommender.examples import FINISHED, ITEMS, CaseReader
+from llmctl.msr.recommender.prompt import AnswerTokens, Case, Question, find_answer_tokens, training_rows
 from llmctl.msr.settings import Arm
-from llmctl.msr.summary_cache import SummaryCache
+from llmctl.msr.summaries.cache import SummaryCache
+from llmctl.msr.summaries.cached_llm import Asker
+from llmctl.msr.summaries.items import check_reads_images, cut, note_seconds, summarize_items
+from llmctl.msr.summaries.users import Summarizer, summarize_users
 from llmctl.msr.types import CandidateList
-from llmctl.msr.users import Summarizer, summarize_users
 from llmctl.runs import Run, progress
 from llmctl.runs.files import TEMPORARY_SUFFIX
 from llmctl.sampling import Sampler, open_sampler

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-from llmctl.msr.calibration import Calibration
-from llmctl.msr.comparisons import SHOWN, Comparison
-from llmctl.msr.demo.oracles import bounds_of_run
-from llmctl.msr.figures import Shown, draw_auc, draw_calibration, draw_items
-from llmctl.msr.items import fallback_sentence, item_counts
+from llmctl.demo.oracles import bounds_of_run
+from llmctl.msr.evaluation.calibration import Calibration
+from llmctl.msr.evaluation.comparisons import SHOWN, Comparison
 from llmctl.msr.phases import Phases, read_scores
+from llmctl.msr.plots import Shown, draw_auc, draw_calibration, draw_items
 from llmctl.msr.show_user import user_blocks
+from llmctl.msr.summaries.items import fallback_sentence, item_counts
 from llmctl.msr.tables import chance_table, filter_table, full_table, metric_table, split_table
 from llmctl.runs import Estimate, Section, Table, Verbatim, save_figure, write_report
 from llmctl.runs.report import Part

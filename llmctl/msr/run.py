@@ -9,11 +9,11 @@ from typing import Any
 from llmctl.models import resolve
 from llmctl.models.description import fingerprint
 from llmctl.msr.baselines import run_baselines
-from llmctl.msr.comparisons import calibrations, find_comparisons
+from llmctl.msr.data.prepare import prepare_data
+from llmctl.msr.evaluation.comparisons import calibrations, find_comparisons
+from llmctl.msr.evaluation.scores import combine_scores, update_metrics
 from llmctl.msr.phases import Phases
-from llmctl.msr.prepare import prepare_data
 from llmctl.msr.recipe import MsrRecipe
-from llmctl.msr.scores import combine_scores, update_metrics
 from llmctl.runs import Run
 from llmctl.training.result import read_result
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from llmctl.errors import UserError
-from llmctl.msr.cases import CaseReader
-from llmctl.msr.stored import run_recipe
+from llmctl.msr.data.stored import run_recipe
+from llmctl.msr.recommender.examples import CaseReader
 from llmctl.runs import Table, read_journal
 
 

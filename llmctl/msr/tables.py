@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from llmctl.msr.prepare import Prepared
+from llmctl.msr.data.prepare import Prepared
 from llmctl.runs import Estimate, Table
 
 SHOWN = ("auc", "hr@5", "hr@10", "mrr@5", "ndcg@5")  # what fits on a line; metrics.json has all

@@ -8,38 +8,38 @@ of outputs that some control of at most k tokens reaches.
 from typing import TYPE_CHECKING
 
 from llmctl.lazy import lazy_names
-from llmctl.reach.config import Phase, Schedule
 from llmctl.reach.problem import Layout, Problem, lay_out
 from llmctl.reach.result import Result, Step
+from llmctl.reach.search.config import Phase, Schedule
 
 if TYPE_CHECKING:
     from llmctl.reach.bound import attention_bound
-    from llmctl.reach.frontier import ReachableSet, reachable_set
-    from llmctl.reach.many import solve_as_completed, solve_many
-    from llmctl.reach.optimize_recipe import ControlSettings, OptimizeSettings, SearchSettings
-    from llmctl.reach.scan import ScanResult, scan_state
-    from llmctl.reach.solver import solve, solve_state
-    from llmctl.reach.universal import optimize
-    from llmctl.reach.universal_result import Optimized, PairScores, UniversalStep
+    from llmctl.reach.reachable_set.explore import ReachableSet, reachable_set
+    from llmctl.reach.scoring.scan import ScanResult, scan_state
+    from llmctl.reach.search.solve import solve, solve_state
+    from llmctl.reach.search.solve_many import solve_as_completed, solve_many
+    from llmctl.reach.universal.optimize import optimize
+    from llmctl.reach.universal.recipe import ControlSettings, OptimizeSettings, SearchSettings
+    from llmctl.reach.universal.result import Optimized, PairScores, UniversalStep
 
 # Everything that imports torch loads on first use (PEP 562), so that `import llmctl.reach` stays light.
 _HEAVY = {
-    "ControlSettings": "optimize_recipe",
-    "OptimizeSettings": "optimize_recipe",
-    "Optimized": "universal_result",
-    "PairScores": "universal_result",
-    "ReachableSet": "frontier",
-    "ScanResult": "scan",
-    "SearchSettings": "optimize_recipe",
-    "UniversalStep": "universal_result",
+    "ControlSettings": "universal.recipe",
+    "OptimizeSettings": "universal.recipe",
+    "Optimized": "universal.result",
+    "PairScores": "universal.result",
+    "ReachableSet": "reachable_set.explore",
+    "ScanResult": "scoring.scan",
+    "SearchSettings": "universal.recipe",
+    "UniversalStep": "universal.result",
     "attention_bound": "bound",
-    "optimize": "universal",
-    "reachable_set": "frontier",
-    "scan_state": "scan",
-    "solve": "solver",
-    "solve_as_completed": "many",
-    "solve_many": "many",
-    "solve_state": "solver",
+    "optimize": "universal.optimize",
+    "reachable_set": "reachable_set.explore",
+    "scan_state": "scoring.scan",
+    "solve": "search.solve",
+    "solve_as_completed": "search.solve_many",
+    "solve_many": "search.solve_many",
+    "solve_state": "search.solve",
 }
 
 __all__ = [

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from llmctl.errors import UserError
 from llmctl.reach.problem import Problem, lay_out
-from llmctl.reach.scoring import check_model, context_of, vocabulary_of
+from llmctl.reach.scoring.scorer import check_model, context_of, vocabulary_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from llmctl.reach.filters import decode
 from llmctl.reach.result import Result
+from llmctl.reach.vocabulary import decode
 from llmctl.runs import Table
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from llmctl.errors import UserError
+from llmctl.rise.estimate import FINISHED
 from llmctl.rise.metrics import paired_gains
-from llmctl.rise.work import FINISHED
 from llmctl.runs import Estimate, read_journal
 from llmctl.runs.recipe import differences, read_recipe_file
 

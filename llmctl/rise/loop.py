@@ -8,12 +8,12 @@ from typing import Any
 
 from llmctl.errors import UserError
 from llmctl.models.description import fingerprints
-from llmctl.rise.inputs import check_inputs
+from llmctl.rise.estimate import FINISHED
 from llmctl.rise.metrics import paired_gains, summarize
 from llmctl.rise.phases import Phases, Records
+from llmctl.rise.preflight import check_inputs
 from llmctl.rise.recipe import RiseRecipe
 from llmctl.rise.report import write_rise_report
-from llmctl.rise.work import FINISHED
 from llmctl.runs import Run
 from llmctl.runs.files import read_json
 from llmctl.training.result import read_result

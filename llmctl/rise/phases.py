@@ -19,10 +19,10 @@ from llmctl.errors import UserError
 from llmctl.models.quiet import quiet_libraries
 from llmctl.rise.collect import collect_episodes
 from llmctl.rise.dataset import read_training_rows, training_rows, write_rows
+from llmctl.rise.estimate import FINISHED
 from llmctl.rise.evaluate import evaluate_problems
 from llmctl.rise.recipe import RiseRecipe
 from llmctl.rise.rollout import Player
-from llmctl.rise.work import FINISHED
 from llmctl.runs import Run, progress
 from llmctl.sampling import Sampler, open_sampler
 from llmctl.sampling.common import derive_seed

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llmctl.rise.figures import draw_accuracy, draw_flows
+from llmctl.rise.plots import draw_accuracy, draw_flows
 from llmctl.rise.recipe import RiseRecipe
 from llmctl.rise.verdict import verdicts
 from llmctl.runs import Estimate, Run, Section, Table, Verbatim, save_figure, write_report

@@ -31,7 +31,7 @@ from llmctl.sampling.common import (
     single_token_ids,
 )
 from llmctl.sampling.decoding import SeededSampling, StopStrings, cut_at_stop
-from llmctl.sampling.passes import Passes
+from llmctl.sampling.forward import Passes
 from llmctl.sampling.types import Completion, SamplerInfo, Settings, Usage
 
 

@@ -11,7 +11,7 @@ from llmctl.models.quiet import quiet_libraries
 from llmctl.runs import Run, bootstrap_ratio, progress
 from llmctl.training.config import TrainSettings
 from llmctl.training.data import fingerprint_rows, prepare, read_rows
-from llmctl.training.inputs import check_sft, write_rows
+from llmctl.training.preflight import check_sft, write_rows
 from llmctl.training.recipe import SftRecipe
 from llmctl.training.result import TrainResult, perplexity
 from llmctl.training.sources import Rows

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from llmctl.runs import list_recipes, load_recipe
-from llmctl.training.comparison.recipe import CompareRecipe
+from llmctl.studies.adapters.recipe import CompareRecipe
 
 RECIPE = {
     "kind": "gin-compare",

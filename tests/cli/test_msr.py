@@ -4,7 +4,8 @@ import json
 
 import pytest
 import yaml
-from msr.data import write_files
+
+from tests.msr.made_data import write_files
 
 
 @pytest.fixture

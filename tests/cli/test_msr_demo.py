@@ -26,7 +26,7 @@ def test_a_folder_that_is_in_use_is_refused_in_one_line(llmctl, tmp_path):
 
 
 def test_demo_model_prints_what_both_models_can_do(llmctl, tmp_path, monkeypatch):
-    from llmctl.msr.demo import vision, writer
+    from llmctl.demo import vision, writer
 
     share = {"value": 0.95, "low": 0.91, "high": 0.97, "n": 200}
     common = {"held_out": {"seed": 1}}

@@ -3,7 +3,8 @@
 import json
 
 import pytest
-from msr.runs import tiny_recipe, tiny_world, write_recipe
+
+from tests.msr.runs import tiny_recipe, tiny_world, write_recipe
 
 ONE_ARM = {"arms": {"told": {}, "titles": {"users": {"mode": "none"}, "recommender": {"variant": "text"}}}}
 

@@ -8,7 +8,7 @@ from peft.utils.peft_types import PeftType
 import llmctl.gin
 from llmctl.errors import UserError
 from llmctl.gin import SparseGinConfig
-from llmctl.gin.registration import add_peft_type
+from llmctl.gin.peft_type import add_peft_type
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 import llmctl.gin
 from llmctl.errors import UserError
 from llmctl.gin import SparseGinConfig
+from llmctl.gin.attention_hook import TappedConfig
 from llmctl.gin.model import SparseGinLayer
-from llmctl.gin.tap import TappedConfig
 
 from .tiny import FAMILIES, adapted, logits_of, some_ids, tiny_model, visible_config
 

@@ -21,8 +21,8 @@ def curve_job(model, **changes):
 
 @pytest.mark.slow
 def test_a_curve_in_a_job_is_that_of_reach(tiny_model, tmp_path):
-    from llmctl.reach.curve_recipe import CurveRecipe
-    from llmctl.reach.curve_run import run_curve
+    from llmctl.reach.curves.recipe import CurveRecipe
+    from llmctl.reach.curves.run import run_curve
     from llmctl.runs import Run
 
     alone = CurveRecipe.model_validate({"model": str(tiny_model), **CURVE})

@@ -5,7 +5,7 @@ from collections import deque
 from llmctl.jobs.dispatch import Budget, Dispatcher
 from llmctl.jobs.plan import count_problems, open_tasks, plan_shards
 from llmctl.jobs.pool import Lost
-from llmctl.jobs.work import Done, Failed
+from llmctl.jobs.worker import Done, Failed
 
 from .helpers import job
 

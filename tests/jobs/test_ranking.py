@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 import pytest
-from msr.data import recipe_of, write_files
 
 from llmctl.errors import UserError
 from llmctl.jobs.compare import compare_jobs
@@ -16,11 +15,12 @@ from llmctl.jobs.ranking import Ranking, count_users
 from llmctl.jobs.run import Engine, check_job, estimate_job
 from llmctl.jobs.show import all_tables
 from llmctl.models.tiny import make_tiny_model
-from llmctl.msr.prepare import prepare_data
+from llmctl.msr.data.prepare import prepare_data
 from llmctl.msr.run import run_msr
 from llmctl.runs import Run, read_journal
 from llmctl.sampling import open_sampler
 from llmctl.sampling.scripted import ScriptedSampler
+from tests.msr.made_data import recipe_of, write_files
 
 from .helpers import job, results, rows, shard_lines, start
 

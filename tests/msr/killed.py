@@ -7,9 +7,9 @@ import llmctl.msr.run
 import llmctl.sampling.image_text_engine
 import llmctl.training.run  # noqa: F401
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from kill_runs import kill_in_every_phase
+from tests.kill_runs import kill_in_every_phase
 
 WATCHED = (
     "data/prepared.json",

@@ -7,7 +7,7 @@ import yaml
 from llmctl.models.tiny import make_tiny_model, make_tiny_vlm
 from llmctl.runs import read_journal
 from llmctl.training.result import read_result
-from msr.data import write_files, write_pictures
+from tests.msr.made_data import write_files, write_pictures
 
 ARMS = {
     "titles": {"users": {"mode": "none", "history": 4}, "recommender": {"variant": "text"}},

@@ -9,14 +9,12 @@ from llmctl.errors import UserError
 from llmctl.msr.baselines import make_baseline, run_baselines, sequence
 from llmctl.msr.baselines.counting import ItemKNN, Popularity, Random
 from llmctl.msr.baselines.text import TextKNN
-from llmctl.msr.metrics import rank_counts, user_metrics
-from llmctl.msr.prepare import prepare_data
-from llmctl.msr.scores import user_values
+from llmctl.msr.data.prepare import prepare_data
+from llmctl.msr.evaluation.metrics import rank_counts, user_metrics
+from llmctl.msr.evaluation.scores import user_values
 from llmctl.msr.types import CandidateList, Item
 from llmctl.runs import Run
-from msr.data import history
-
-from .data import recipe_of, write_files
+from tests.msr.made_data import history, recipe_of, write_files
 
 ITEMS = [Item("a", "red ball"), Item("b", "red cube"), Item("c", "blue cube"), Item("d", "")]
 LIGHT = ("random", "popularity", "item-knn", "text-knn")

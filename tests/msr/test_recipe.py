@@ -66,7 +66,7 @@ def test_an_item_is_one_line_however_long_and_whatever_is_missing():
 
 @pytest.mark.parametrize("name", ["demo", "microlens", "microlens-text", "paper"])
 def test_the_recipes_of_the_project_are_sound(name):
-    from llmctl.msr.work import estimate_work
+    from llmctl.msr.estimate import estimate_work
 
     found = load_recipe(MsrRecipe, f"msr/{name}")
     assert estimate_work(found)["candidates a test user and model"] == 21

@@ -12,7 +12,7 @@ import pytest
 
 from llmctl.errors import UserError
 from llmctl.models.tiny import make_tiny_model
-from llmctl.msr.inputs import check_inputs
+from llmctl.msr.preflight import check_inputs
 from llmctl.msr.recipe import MsrRecipe
 from llmctl.msr.run import run_msr
 from llmctl.runs import Run
@@ -232,8 +232,8 @@ def test_scores_of_an_evaluation_are_those_of_single_prompts(whole, world):
     model = AutoModelForCausalLM.from_pretrained(world / "llm").eval()
     record = next(read_journal(whole / "journal/eval-titles-untuned.jsonl"))
     recipe = parsed(tiny_recipe(world))
+    from llmctl.msr.data.prepare import open_prepared
     from llmctl.msr.phases import Phases
-    from llmctl.msr.prepare import open_prepared
 
     with Run.open(whole, recipe, "msr run") as open_run:
         phases = Phases(open_run, recipe, open_prepared(whole), True)

@@ -8,9 +8,9 @@ import llmctl.rise.loop
 import llmctl.sampling.transformers_engine
 import llmctl.training.run  # noqa: F401
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from kill_runs import kill_in_every_phase
+from tests.kill_runs import kill_in_every_phase
 
 WATCHED = (
     "manifest.json",

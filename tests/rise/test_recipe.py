@@ -3,8 +3,8 @@
 import pytest
 
 from llmctl.errors import UserError
+from llmctl.rise.estimate import estimate_work
 from llmctl.rise.recipe import RiseRecipe
-from llmctl.rise.work import estimate_work
 from llmctl.runs import load_recipe
 from llmctl.runs.recipe import list_recipes, parse_recipe
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from PIL import Image
-from sampling.families import FAMILIES, save_family
+from tests.sampling.families import FAMILIES, save_family
 
 from llmctl.errors import UserError
 from llmctl.models.tiny import make_tiny_vlm

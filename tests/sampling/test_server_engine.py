@@ -4,11 +4,11 @@ import math
 import time
 
 import pytest
-from fake_server import Drop, FakeServer, Late, reply
 
 from llmctl.errors import EngineError, UserError
 from llmctl.sampling import Settings, open_sampler, server_client
 from llmctl.sampling.common import request_seeds
+from tests.sampling.fake_server import Drop, FakeServer, Late, reply
 
 
 def user(text):

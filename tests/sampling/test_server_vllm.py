@@ -10,10 +10,10 @@ import urllib.request
 from contextlib import contextmanager
 
 import pytest
-from contract import CONTEXT, CONVERSATIONS, SamplerContract
 
 from llmctl.errors import UserError
 from llmctl.sampling import Settings, open_sampler
+from tests.sampling.contract import CONTEXT, CONVERSATIONS, SamplerContract
 
 pytestmark = pytest.mark.slow
 START_S = 150

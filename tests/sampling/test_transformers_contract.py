@@ -3,9 +3,9 @@
 from contextlib import contextmanager
 
 import pytest
-from contract import SamplerContract
 
 from llmctl.sampling import open_sampler
+from tests.sampling.contract import SamplerContract
 
 
 class TestTransformers(SamplerContract):

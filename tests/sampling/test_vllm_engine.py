@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from contract import CONVERSATIONS, SamplerContract, ids_of, make_adapter, user
 
 from llmctl.errors import EngineError, UserError
 from llmctl.sampling import Settings, open_sampler
 from llmctl.sampling.vllm_open import EngineOptions, open_llm
+from tests.sampling.contract import CONVERSATIONS, SamplerContract, ids_of, make_adapter, user
 
 GREEDY = Settings(temperature=0, max_tokens=6)
 

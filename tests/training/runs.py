@@ -45,8 +45,8 @@ def compare_recipe(model: Path | str, **changes: Any) -> dict[str, Any]:
 
 
 def run_compare_in(folder: Path, content: dict[str, Any]) -> dict[str, Any]:
-    from llmctl.training.comparison.loop import run_comparison
-    from llmctl.training.comparison.recipe import CompareRecipe
+    from llmctl.studies.adapters.loop import run_comparison
+    from llmctl.studies.adapters.recipe import CompareRecipe
 
     recipe = parse_recipe(CompareRecipe, content, "test")
     with Run.open(folder, recipe, "gin compare") as run:
@@ -97,7 +97,7 @@ if __name__ == "__main__":
     kind, recipe_file, target, *kills = sys.argv[1:]
     start = {"sft": run_sft_in, "compare": run_compare_in}[kind]
     import llmctl.models.loading
-    import llmctl.training.comparison.probe
+    import llmctl.studies.adapters.probe
     import llmctl.training.run  # noqa: F401  # before forking, which makes every start cheap
 
     codes = []

@@ -6,7 +6,7 @@ import re
 import pytest
 import torch
 from PIL import Image
-from sampling.families import FAMILIES, save_family
+from tests.sampling.families import FAMILIES, save_family
 
 from llmctl.errors import UserError
 from llmctl.models.loading import load_image_text

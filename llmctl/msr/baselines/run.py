@@ -11,10 +11,16 @@ from llmctl.msr.baselines.base import Baseline
 from llmctl.msr.baselines.counting import ItemKNN, Popularity, Random
 from llmctl.msr.baselines.sequence import Gru4Rec, SasRec, import_cornac
 from llmctl.msr.baselines.text import TextKNN
-from llmctl.msr.metrics import RankCounts, place_target
-from llmctl.msr.prepare import Prepared
+from llmctl.msr.data.prepare import Prepared
+from llmctl.msr.evaluation.metrics import RankCounts, place_target
+from llmctl.msr.evaluation.scores import (
+    ModelScores,
+    combine_scores,
+    is_recorded,
+    record_scores,
+    update_metrics,
+)
 from llmctl.msr.recipe import MsrRecipe
-from llmctl.msr.scores import ModelScores, combine_scores, is_recorded, record_scores, update_metrics
 from llmctl.msr.types import Item
 from llmctl.runs import Run, progress
 

@@ -1,0 +1,51 @@
+"""Greedy back-generation: try the vocabulary as the next token beside the best shorter control.
+
+At k = 1 it is the exhaustive scan, and a scan that finds nothing is a certificate.
+Source: arXiv 2310.04444, experiments; here with the promising tokens first, and an early stop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+
+from llmctl.reach.result import Step
+from llmctl.reach.search.candidates import lengthen, promising_first
+from llmctl.reach.search.config import Phase
+from llmctl.reach.search.state import Search
+
+_STRIDE = 1024  # candidates between two steps of the record
+
+
+def run_greedy(search: Search, phase: Phase) -> Iterator[Step]:
+    """Search at length `phase.k`, from the best control of length k - 1.
+
+    Lengths that no method has tried yet are filled in greedily first.
+
+    Args:
+        search: The problem; its best control of length k is updated.
+        phase: `candidates` tokens at most (0: all), the promising ones first where `ordered`.
+
+    Yields:
+        A step after every 1,024 candidates and at the end.
+    """
+    k = phase.k
+    if k > 1 and k - 1 not in search.best:
+        yield from run_greedy(search, replace(phase, k=k - 1))
+        if phase.stop_early and search.is_solved(k - 1):
+            return
+    base = search.best[k - 1].control if k > 1 and k - 1 in search.best else torch.empty(0, dtype=torch.long)
+    tokens = promising_first(search, base) if phase.ordered else search.tokens
+    controls = lengthen(base, tokens, search.scorer.layout)
+    if phase.ordered:
+        controls = search.fresh(controls)
+    if phase.candidates:
+        controls = controls[: phase.candidates]
+    for chunk in controls.split(_STRIDE):
+        search.evaluate(chunk, phase.method, stop_early=phase.stop_early)
+        if k in search.best:
+            yield search.step(phase.method, k)
+        if phase.stop_early and search.is_solved(k):
+            return

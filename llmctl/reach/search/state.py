@@ -1,0 +1,138 @@
+"""The state that all search methods of one problem share: what was tried, and the best of each length."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from llmctl.reach.result import Step
+from llmctl.reach.scoring.scorer import Meter, Scorer
+from llmctl.reach.scoring.ties import tie_of
+from llmctl.reach.vocabulary import Pool
+
+# Early stopping looks for a hit after this many candidates: more waste tokens, fewer waste the device.
+_CHUNK = {"cpu": 32, "cuda": 256}
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best control of one length: a checked hit, else the one of least loss."""
+
+    control: Tensor  # (K,) on the CPU
+    loss: float
+    is_hit: bool
+    method: str
+
+
+class Search:
+    """One problem under search."""
+
+    def __init__(self, scorer: Scorer, pool: Pool, seed: int = 0) -> None:
+        self.scorer = scorer
+        self.pool = pool
+        self.tokens = torch.tensor(pool.token_ids)  # (M,) ascending
+        self.generator = torch.Generator().manual_seed(seed)
+        self.best: dict[int, Best] = {}
+        self.beams: dict[int, Tensor] = {}  # the beam method's own survivors by length, (W, K)
+        self._tried: dict[int, Tensor] = {}  # hashes of the controls scored, by length
+        mixer = torch.Generator().manual_seed(2310_04444)
+        # Odd multipliers: for one token the hash is a bijection, so counting hashes counts tokens.
+        self._odd = torch.randint(-(2**62), 2**62, (1024,), generator=mixer) * 2 + 1
+        self.tie = tie_of(scorer.model)
+        self.chunk = _CHUNK.get(scorer.device.type, _CHUNK["cpu"])
+
+    @property
+    def meter(self) -> Meter:
+        """What the search has cost so far."""
+        return self.scorer.meter
+
+    def is_solved(self, k: int) -> bool:
+        """Whether a control of length k is a checked hit."""
+        return k in self.best and self.best[k].is_hit
+
+    def has_exhausted_tokens(self) -> bool:
+        """Whether every allowed control of one token was scored."""
+        return len(self._tried.get(1, ())) == len(self.tokens)
+
+    def mark_exhausted(self) -> None:
+        """Note that every allowed control of one token was scored elsewhere, in a scan of the state."""
+        self._remember(self.tokens[:, None])
+
+    def longest(self, k: int) -> Best | None:
+        """The best control of the greatest length below k, or None."""
+        shorter = [length for length in self.best if 0 < length < k]
+        return self.best[max(shorter)] if shorter else None
+
+    def step(self, method: str, k: int) -> Step:
+        """A record of where the search stands at length k."""
+        best = self.best[k]
+        meter = self.meter
+        control = tuple(best.control.tolist())
+        return Step(method, k, control, best.loss, best.is_hit, meter.forwards, meter.forward_tokens)
+
+    def fresh(self, controls: Tensor) -> Tensor:
+        """The controls (N, K) that were never scored, each once, in their order."""
+        hashes = self._hash(controls)
+        count = torch.arange(len(hashes))
+        unique, place = hashes.unique(return_inverse=True)
+        first = torch.full((len(unique),), len(hashes)).scatter_reduce_(0, place, count, "amin")
+        keep = count == first[place]
+        tried = self._tried.get(controls.shape[1])
+        return controls[keep if tried is None else keep & ~torch.isin(hashes, tried)]
+
+    def evaluate(
+        self, controls: Tensor, method: str, *, base: Tensor | None = None, stop_early: bool = True
+    ) -> tuple[Tensor, Tensor]:
+        """Score controls and note the best.
+
+        Args:
+            controls: (N, K) the most promising first.
+            method: Who asks, for the record.
+            base: (K,) the control they were made from; see `Scorer.score`.
+            stop_early: Leave out the rest after the first checked hit.
+
+        Returns:
+            The controls that were scored, (n, K), and their losses, (n,).
+        """
+        k = controls.shape[1]
+        scored, losses = [], []
+        for chunk in controls.split(self.chunk if stop_early else max(len(controls), 1)):
+            self._remember(chunk)
+            admitted = chunk[torch.tensor(self.pool.admits(chunk.tolist()), dtype=torch.bool)]
+            if len(admitted) == 0:
+                continue
+            scores = self.scorer.score(admitted, base)
+            self._note(admitted, scores.loss, scores.margin, method)
+            scored.append(admitted)
+            losses.append(scores.loss)
+            if stop_early and self.is_solved(k):
+                break
+        if not scored:
+            return controls[:0], torch.empty(0)
+        return torch.cat(scored), torch.cat(losses)
+
+    def _note(self, controls: Tensor, loss: Tensor, margin: Tensor, method: str) -> None:
+        k = controls.shape[1]
+        if self.is_solved(k):
+            return
+        for row in margin.argsort(descending=True).tolist():
+            if margin[row] < -self.tie:
+                break
+            prompt = self.scorer.layout.prompt(controls[row].tolist())
+            if self.scorer.emits(prompt):
+                self.best[k] = Best(controls[row].clone(), float(loss[row]), True, method)
+                return
+        row = int(loss.argmin())
+        if k not in self.best or loss[row] < self.best[k].loss:
+            self.best[k] = Best(controls[row].clone(), float(loss[row]), False, method)
+
+    def _remember(self, controls: Tensor) -> None:
+        k = controls.shape[1]
+        hashes = self._hash(controls)
+        tried = self._tried.get(k)
+        self._tried[k] = hashes.unique() if tried is None else torch.cat([tried, hashes]).unique()
+
+    def _hash(self, controls: Tensor) -> Tensor:
+        return ((controls + 1) * self._odd[: controls.shape[1]]).sum(1)  # wraps around on purpose

@@ -1,0 +1,28 @@
+"""How much work a comparison means, for `--dry-run`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from llmctl.studies.adapters.arms import Arm, mismatch
+from llmctl.studies.adapters.loop import is_searching
+from llmctl.studies.adapters.recipe import CompareRecipe
+from llmctl.training.estimate import count_steps
+from llmctl.training.sources import Rows
+
+
+def estimate_comparison(recipe: CompareRecipe, rows: Rows, arms: Sequence[Arm]) -> dict[str, Any]:
+    """Sizes, trainings and steps; rows are counted, not tokenized."""
+    trained = [arm for arm in arms if arm.settings is not None]
+    found: dict[str, Any] = {
+        f"trained parameters, {arm.name} ({arm.size})": arm.parameters for arm in trained
+    }
+    found["largest against smallest"] = f"{100 * mismatch(list(arms)):+.2f} %"
+    found["training rows"], found["validation rows"] = len(rows.training), len(rows.validation)
+    found["trainings"] = len(trained) * len(recipe.seeds)
+    if is_searching(recipe):
+        found["trials of learning rates before"] = len(trained) * len(recipe.search.rates)
+    if recipe.data.block is None:
+        found["steps of a training, at most"] = count_steps(recipe.train, len(rows.training))
+    return found

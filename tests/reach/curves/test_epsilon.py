@@ -1,0 +1,136 @@
+import json
+import math
+
+import pytest
+
+from llmctl.errors import UserError
+from llmctl.reach.curves.epsilon import (
+    Pair,
+    compare,
+    epsilon_by_tokens,
+    epsilon_curve,
+    merge_shards,
+    summarize,
+)
+from llmctl.reach.curves.intervals import clustered, rank_correlation, wilson
+from llmctl.runs.stats import student_quantile
+
+
+def pair(number, k, state=None, method="gcg", **fields):
+    method = "base" if k == 0 else method
+    return Pair(f"p{number}", state or f"s{number}", k, method, base_loss=float(number), **fields)
+
+
+PAIRS = [pair(0, 0), pair(1, 1, method="greedy"), pair(2, 1, method="greedy"), pair(3, 4), pair(4, None)]
+
+
+def test_epsilon_is_the_fraction_not_reached_with_at_most_k_tokens():
+    points = {point.at: point for point in epsilon_curve(PAIRS, range(5))}
+    assert [points[k].value for k in range(5)] == [0.8, 0.4, 0.4, 0.4, 0.2]
+    assert all(point.low <= point.value <= point.high for point in points.values())
+    assert points[4].n == points[4].clusters == 5
+
+
+def test_a_step_by_another_method_is_marked():
+    points = epsilon_curve(PAIRS, [0, 1, 2, 4])
+    assert [point.is_switch for point in points] == [False, False, False, True]
+    assert points[3].methods == {"gcg": 1}
+
+
+def test_epsilon_by_tokens_counts_what_was_solved_within_the_budget():
+    pairs = [pair(0, 0, forward_tokens=10), pair(1, 2, forward_tokens=100), pair(2, None, forward_tokens=50)]
+    assert [point.value for point in epsilon_by_tokens(pairs, [5, 10, 99, 100])] == pytest.approx(
+        [1, 2 / 3, 2 / 3, 1 / 3]
+    )
+
+
+def test_wilson_gives_the_published_interval():
+    # 4,858 of 5,000 pairs solved: 97.16 %, interval 96.7 to 97.6 %
+    interval = wilson(4858, 5000)
+    assert [round(100 * v, 1) for v in (interval.value, interval.low, interval.high)] == [97.2, 96.7, 97.6]
+    assert wilson(0, 10).low == 0 and wilson(0, 10).high == pytest.approx(0.2775, abs=1e-4)
+    assert wilson(10, 10).high == 1 and wilson(10, 10).low == pytest.approx(0.7225, abs=1e-4)
+
+
+def test_clusters_that_agree_within_count_as_one_trial_each():
+    # Ten states of ten equal outcomes each, half of them solved. The cluster variance is
+    # 10/9 * 10 * (10 * 0.5)^2 / 100^2 = 1/36; binomial 0.25/100; so 100 pairs count as 9.
+    outcomes = [number < 50 for number in range(100)]
+    states = [number // 10 for number in range(100)]
+    expected = wilson(4.5, 9, quantile=student_quantile(9))
+    assert clustered(outcomes, states).low == pytest.approx(expected.low)
+    assert clustered(outcomes, states).high == pytest.approx(expected.high)
+
+
+def test_pairs_that_do_not_share_a_state_get_the_wilson_interval():
+    outcomes = [True, False, True, True]
+    assert clustered(outcomes, "abcd") == wilson(3, 4)
+
+
+def test_equal_outcomes_are_no_more_certain_than_their_states():
+    assert clustered([True] * 40, [n // 10 for n in range(40)]).low < wilson(4, 4).low + 1e-9
+    one = clustered([True] * 40, ["s"] * 40)
+    assert (one.low, one.high) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("freedom", "expected"), [(1, 12.706), (2, 4.303), (5, 2.571), (10, 2.228), (24, 2.064)]
+)
+def test_students_quantile_matches_the_table(freedom, expected):
+    assert student_quantile(freedom) == pytest.approx(expected, rel=1e-3)
+
+
+def test_rank_correlation_handles_ties():
+    assert rank_correlation([1, 2, 3], [10, 20, 30]) == pytest.approx(1)
+    # ranks of the second are 0.5, 0.5, 2: covariance 1.5, spread sqrt(2 * 1.5)
+    assert rank_correlation([1, 2, 3], [5, 5, 9]) == pytest.approx(1.5 / math.sqrt(3))
+    assert math.isnan(rank_correlation([1, 2, 3], [4, 4, 4]))
+
+
+def test_the_summary_is_json_with_value_low_high_n_and_clusters():
+    entry = json.loads(json.dumps(summarize(PAIRS, range(5)), allow_nan=False))
+    assert {"value", "low", "high", "n", "clusters"} <= entry["epsilon"]["4"].keys()
+    assert entry["pairs"] == 5 and entry["states"] == 5
+    assert entry["solved_by"] == {"base": 1, "greedy": 2, "gcg": 1}
+
+
+def test_the_most_frequent_control_tokens_are_counted():
+    pairs = [pair(0, 2, control_ids=(7, 8)), pair(1, 2, control_ids=(7, 9)), pair(2, None, control_ids=(9,))]
+    assert summarize(pairs)["frequent_tokens"][0] == (7, 2)
+
+
+def test_a_comparison_is_paired_and_clustered():
+    first = [pair(n, 1, state=f"s{n // 2}") for n in range(6)]
+    second = [pair(n, 1 if n < 3 else None, state=f"s{n // 2}") for n in range(6)]
+    interval = compare(first, second, 1)
+    assert interval.value == pytest.approx(0.5)  # the second fails on three of six that the first solves
+    assert interval.low < 0.5 < interval.high
+    with pytest.raises(UserError, match="differ in 1 pairs"):
+        compare(first, second[:-1], 1)
+
+
+def test_merging_refuses_missing_and_doubled_pairs():
+    ids = [p.id for p in PAIRS]
+    assert merge_shards([PAIRS[3:], PAIRS[:3]], ids) == PAIRS
+    with pytest.raises(UserError, match="1 of 5 pairs are missing .first: 'p4'"):
+        merge_shards([PAIRS[:4]], ids)
+    with pytest.raises(UserError, match="1 pairs are there twice .first: 'p0'"):
+        merge_shards([PAIRS, PAIRS[:1]], ids)
+    with pytest.raises(UserError, match="not part of this curve"):
+        merge_shards([PAIRS], ids[:-1])
+
+
+def test_a_curve_of_nothing_is_refused():
+    with pytest.raises(UserError, match="no pairs"):
+        epsilon_curve([])
+
+
+def test_a_result_becomes_a_pair(small_model, letters):
+    from llmctl.reach import Problem, solve
+    from tests.reach.oracle import STATE
+
+    result = solve(small_model, letters, Problem(state=STATE, target=[9]), max_k=2)
+    entry = json.loads(json.dumps(result.to_dict(with_path=False)))
+    made = Pair.from_result(entry)
+    assert (made.k, made.method, made.base_rank) == (result.k, result.method, result.base_rank)
+    assert made.state == "5 17 3 28" and made.id.endswith("|9")
