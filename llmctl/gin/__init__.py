@@ -40,7 +40,7 @@ __all__ = [*_HOMES, "register"]
 
 def register() -> None:
     """Make PEFT know Sparse-GIN and transformers know Graph-Llama; calling it again changes nothing."""
-    from llmctl.gin import peft_type as registration
+    from llmctl.gin import registration
 
     registration.register()
 

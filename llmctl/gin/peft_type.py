@@ -1,4 +1,4 @@
-"""Make Sparse-GIN known to PEFT and Graph-Llama known to transformers.
+"""The name under which PEFT knows Sparse-GIN.
 
 PEFT's `register_peft_method` accepts only names that its `PeftType` enumeration already holds, and offers no
 way to add one. That extension, the only place where llmctl reaches into another package's class, is
@@ -7,10 +7,9 @@ isolated here.
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
-from peft.utils.peft_types import PeftType, register_peft_method
+from peft.utils.peft_types import PeftType
 
 from llmctl.errors import UserError
 
@@ -46,19 +45,3 @@ def add_peft_type(name: str) -> PeftType:
             f"PEFT's list of methods could not be extended by {key} on this Python: use Python 3.11"
         )
     return member
-
-
-def register() -> None:
-    """Register the adapter with PEFT, its attention tap and Graph-Llama with transformers; idempotent."""
-    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
-
-    kind = add_peft_type(METHOD)
-    if kind in PEFT_TYPE_TO_CONFIG_MAPPING:
-        return
-    from llmctl.gin.attention_hook import register_tap
-    from llmctl.gin.config import SparseGinConfig
-    from llmctl.gin.model import SparseGinModel
-
-    register_peft_method(name=METHOD, config_cls=SparseGinConfig, model_cls=SparseGinModel, prefix=PREFIX)
-    register_tap()
-    importlib.import_module("llmctl.gin.graph_llama").register_graph_llama()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any
@@ -11,10 +12,11 @@ from llmctl.msr.evaluation.calibration import Calibration
 from llmctl.msr.evaluation.comparisons import SHOWN, Comparison
 from llmctl.msr.phases import Phases, read_scores
 from llmctl.msr.plots import Shown, draw_auc, draw_calibration, draw_items
+from llmctl.msr.recipe import MsrRecipe
 from llmctl.msr.show_user import user_blocks
 from llmctl.msr.summaries.items import fallback_sentence, item_counts
 from llmctl.msr.tables import chance_table, filter_table, full_table, metric_table, split_table
-from llmctl.runs import Estimate, Section, Table, Verbatim, save_figure, write_report
+from llmctl.runs import Estimate, Run, Section, Table, Verbatim, save_figure, write_report
 from llmctl.runs.report import Part
 from llmctl.training.result import read_result
 
@@ -157,8 +159,6 @@ def _calibration(phases: Phases, fits: Mapping[str, Calibration]) -> Sequence[Pa
 
 
 def _cost(phases: Phases) -> Table:
-    from llmctl.msr.run import seconds_by_phase
-
     seconds = seconds_by_phase(phases.run, phases.recipe)
     rows = [[phase.replace("-", " "), value] for phase, value in seconds.items()]
     return Table(["phase", "seconds"], rows, f"{sum(seconds.values()) / 60:.1f} minutes, loading aside.")
@@ -169,3 +169,14 @@ def _signed(figure: Estimate) -> str:
         return ""
     bounds = "" if figure.low is None else f" [{figure.low:+.3f}, {figure.high:+.3f}]"
     return f"{figure.value:+.3f}{bounds}"
+
+
+def seconds_by_phase(run: Run, recipe: MsrRecipe) -> dict[str, float]:
+    """Seconds of every phase, loading of models aside; work that was lost to a kill is not counted."""
+    seconds: dict[str, float] = defaultdict(float)
+    for line in run.journal("timing"):
+        seconds[line["key"].split("/")[0]] += line["seconds"]
+    for arm in recipe.resolved_arms:
+        if (stored := read_result(run.folder / "models" / arm.name)) is not None:
+            seconds[f"train-{arm.name}"] = stored[0].seconds
+    return {phase: round(value, 1) for phase, value in seconds.items()}

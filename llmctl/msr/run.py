@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -14,8 +13,8 @@ from llmctl.msr.evaluation.comparisons import calibrations, find_comparisons
 from llmctl.msr.evaluation.scores import combine_scores, update_metrics
 from llmctl.msr.phases import Phases
 from llmctl.msr.recipe import MsrRecipe
+from llmctl.msr.report import write_msr_report
 from llmctl.runs import Run
-from llmctl.training.result import read_result
 
 
 def run_msr(run: Run, recipe: MsrRecipe, *, quiet: bool = False) -> dict[str, Any]:
@@ -91,8 +90,6 @@ def pin_models(run: Run, recipe: MsrRecipe) -> None:
 
 def finish(phases: Phases) -> dict[str, Any]:
     """Write metrics, comparisons and the report from what is there."""
-    from llmctl.msr.report import write_msr_report
-
     run, recipe, prepared = phases.run, phases.recipe, phases.prepared
     metrics = update_metrics(run)
     if not metrics:
@@ -104,14 +101,3 @@ def finish(phases: Phases) -> dict[str, Any]:
     run.write_json("calibration.json", {name: fit.to_dict() for name, fit in fits.items()})
     write_msr_report(phases, metrics, comparisons, fits)
     return metrics
-
-
-def seconds_by_phase(run: Run, recipe: MsrRecipe) -> dict[str, float]:
-    """Seconds of every phase, loading of models aside; work that was lost to a kill is not counted."""
-    seconds: dict[str, float] = defaultdict(float)
-    for line in run.journal("timing"):
-        seconds[line["key"].split("/")[0]] += line["seconds"]
-    for arm in recipe.resolved_arms:
-        if (stored := read_result(run.folder / "models" / arm.name)) is not None:
-            seconds[f"train-{arm.name}"] = stored[0].seconds
-    return {phase: round(value, 1) for phase, value in seconds.items()}

@@ -3,12 +3,12 @@
 import pytest
 import torch
 from PIL import Image
-from tests.sampling.families import FAMILIES, save_family
 
 from llmctl.errors import UserError
 from llmctl.models.tiny import make_tiny_vlm
 from llmctl.sampling import Settings, open_sampler
 from llmctl.sampling.image_text_engine import ImageTextSampler
+from tests.sampling.families import FAMILIES, save_family
 
 SIZES = {"red": (56, 56), "blue": (80, 40), "green": (20, 90)}
 

@@ -6,7 +6,6 @@ import re
 import pytest
 import torch
 from PIL import Image
-from tests.sampling.families import FAMILIES, save_family
 
 from llmctl.errors import UserError
 from llmctl.models.loading import load_image_text
@@ -15,6 +14,7 @@ from llmctl.sampling import open_sampler
 from llmctl.training import LoraSettings, train
 from llmctl.training.data import IGNORED
 from llmctl.training.picture_data import language_targets, prepare_for_processor
+from tests.sampling.families import FAMILIES, save_family
 
 from .helpers import settings, weights
 

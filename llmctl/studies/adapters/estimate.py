@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from llmctl.studies.adapters.arms import Arm, mismatch
-from llmctl.studies.adapters.loop import is_searching
 from llmctl.studies.adapters.recipe import CompareRecipe
+from llmctl.studies.adapters.units import is_searching
 from llmctl.training.estimate import count_steps
 from llmctl.training.sources import Rows
 

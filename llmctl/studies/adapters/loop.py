@@ -18,14 +18,15 @@ from llmctl.models.quiet import quiet_libraries
 from llmctl.runs import Run, progress
 from llmctl.studies.adapters.arms import Arm, resolve_arms
 from llmctl.studies.adapters.recipe import CompareRecipe
+from llmctl.studies.adapters.report import write_comparison_report
+from llmctl.studies.adapters.summary import summarize
 from llmctl.studies.adapters.unit import UnitJob, run_unit, spawn_unit
+from llmctl.studies.adapters.units import SEARCH, UNITS, is_searching, unit_key
 from llmctl.training.config import TrainSettings
 from llmctl.training.data import fingerprint_rows
 from llmctl.training.preflight import check_model, check_text, write_rows
 from llmctl.training.sft import step_reporter
 from llmctl.training.sources import Rows, get_rows
-
-UNITS, SEARCH = "units", "search"  # journals
 
 
 @dataclass(frozen=True)
@@ -58,11 +59,6 @@ def check_compare(recipe: CompareRecipe) -> tuple[Rows, list[Arm]]:
     return rows, resolve_arms(recipe)
 
 
-def is_searching(recipe: CompareRecipe) -> bool:
-    """Whether arms choose among learning rates."""
-    return len(recipe.search.rates) > 1
-
-
 def run_comparison(
     run: Run,
     recipe: CompareRecipe,
@@ -84,9 +80,6 @@ def run_comparison(
     Raises:
         UserError: As `check_compare`, or something is not what the run was started with.
     """
-    from llmctl.studies.adapters.report import write_comparison_report
-    from llmctl.studies.adapters.summary import summarize
-
     rows, arms = check_compare(recipe) if checked is None else checked
     run.pin(rows_fingerprint=fingerprint_rows([*rows.training, *rows.validation]))
     if recipe.architectures is None:
@@ -99,16 +92,6 @@ def run_comparison(
     run.write_metrics(metrics)
     write_comparison_report(run, recipe, metrics)
     return metrics
-
-
-def unit_key(arm: Arm, seed: int) -> str:
-    """Of a unit's journal line; a model that is not trained is the same for all seeds."""
-    return arm.name if arm.settings is None else f"{arm.name}/{seed}"
-
-
-def read_units(run: Run) -> dict[str, dict[str, Any]]:
-    """The finished units by key."""
-    return {line["key"]: line for line in run.journal(UNITS)}
 
 
 def write_files(run: Run, recipe: CompareRecipe, rows: Rows) -> Files:

@@ -10,8 +10,8 @@ import numpy as np
 
 from llmctl.runs import Estimate, Run, bootstrap_ratio, student_mean
 from llmctl.studies.adapters.arms import BASE, Arm, mismatch
-from llmctl.studies.adapters.loop import SEARCH, is_searching, read_units, unit_key
 from llmctl.studies.adapters.recipe import CompareRecipe
+from llmctl.studies.adapters.units import SEARCH, is_searching, read_units, unit_key
 from llmctl.training.result import perplexity
 from llmctl.training.sources import Rows
 
