@@ -10,7 +10,7 @@ from llmctl.errors import UserError
 from llmctl.tasks.answers import normalize_answer, read_answer
 from llmctl.tasks.base import RowTask
 from llmctl.tasks.rows import FileSource, HubSource, Row, RowSource
-from llmctl.tasks.types import Problem
+from llmctl.tasks.types import FILE_OR_HUB, Problem, TaskInfo
 
 GSM8K_PROMPT_V1 = (
     "You are given a math word problem. Reason step by step, and put your final answer, a number, "
@@ -42,12 +42,12 @@ class Gsm8k(NumberTask):
             file. Or a folder with train*.jsonl and test*.jsonl. None takes the Hub.
     """
 
-    name = "gsm8k"
+    info: ClassVar[TaskInfo] = TaskInfo("gsm8k", "grade-school word problems", FILE_OR_HUB)
+    name = info.name
     system = GSM8K_PROMPT_V1
-    splits: ClassVar[tuple[str, ...]] = ("train", "test")
 
     def __init__(self, path: str | Path | None = None) -> None:
-        hub = HubSource("openai/gsm8k", ("main",), self.splits, self.name)
+        hub = HubSource("openai/gsm8k", ("main",), self.info.splits, self.name)
         self.source: RowSource = hub if path is None else FileSource(path)
 
     def problem(self, row: Row) -> Problem:

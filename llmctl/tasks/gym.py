@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import fields
 from fractions import Fraction
 from itertools import count
-from typing import Any
+from typing import Any, ClassVar
 
 from llmctl.errors import UserError
 from llmctl.tasks.answers import last_boxed, last_tagged, normalize_answer, read_answer
@@ -17,9 +17,8 @@ from llmctl.tasks.base import BaseTask
 from llmctl.tasks.gym_scoring import CHEAP_SCORERS, OWN_SCORERS, SUCCESS, make_config, make_dataset, source_of
 from llmctl.tasks.numbers import MAX_CHARS
 from llmctl.tasks.sandbox import sandbox
-from llmctl.tasks.seen import Seen
 from llmctl.tasks.splits import check_split, digest, split_of, stream_seed
-from llmctl.tasks.types import Problem
+from llmctl.tasks.types import Problem, TaskInfo
 
 GYM_PROMPT_V1 = "Solve the problem. Give only the final answer between <answer> and </answer>."
 _CHUNK = 500  # items of one data set object; some prepare all of theirs, so the stream goes on with the next
@@ -44,6 +43,9 @@ class Gym(BaseTask):
         UserError: reasoning-gym is missing, or has no such data set or option.
     """
 
+    info: ClassVar[TaskInfo] = TaskInfo(
+        "gym:<dataset>", "any reasoning-gym data set; generated", "the package reasoning-gym"
+    )
     system = GYM_PROMPT_V1
     form = "give the final answer between <answer> and </answer>."
 
@@ -105,12 +107,13 @@ class Gym(BaseTask):
 
     def _stream(self, split: str, limit: int | None, seed: int) -> Iterator[Problem]:
         check_split(split, self.name)
-        seen = Seen()
+        seen: set[int] = set()
         wanted = self.size if limit is None else limit
         in_vain = 0
         for entry in self._items(split, seed):
             key = digest(entry["question"])
-            if split_of(entry["question"]) == split and seen.add(key):
+            if split_of(entry["question"]) == split and key not in seen:
+                seen.add(key)
                 in_vain = 0
                 yield self._problem(entry, key)
                 if len(seen) == wanted:

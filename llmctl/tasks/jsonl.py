@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 from llmctl.errors import UserError
 from llmctl.tasks.answers import KINDS, normalize_answer, read_answer
@@ -12,7 +13,7 @@ from llmctl.tasks.latex import same_latex
 from llmctl.tasks.rows import FileSource, Row
 from llmctl.tasks.sandbox import sandbox
 from llmctl.tasks.splits import digest
-from llmctl.tasks.types import Problem
+from llmctl.tasks.types import Problem, TaskInfo
 
 _FORMS = {
     "number": "end with the final answer, a number, within \\boxed{}.",
@@ -44,7 +45,8 @@ class Jsonl(RowTask):
         UserError: No path, nothing there, or no such kind.
     """
 
-    name = "jsonl"
+    info: ClassVar[TaskInfo] = TaskInfo("jsonl", "a JSONL file of your own", "path= the file or folder")
+    name = info.name
 
     def __init__(
         self,

@@ -11,7 +11,7 @@ from llmctl.tasks.base import RowTask
 from llmctl.tasks.latex import same_latex
 from llmctl.tasks.rows import FileSource, HubSource, Row, RowSource
 from llmctl.tasks.sandbox import sandbox
-from llmctl.tasks.types import Problem
+from llmctl.tasks.types import FILE_OR_HUB, Problem, TaskInfo
 
 MATH_PROMPT_V1 = (
     "You are given a math problem. Reason step by step, and put your final answer, as simple as it can be "
@@ -38,13 +38,13 @@ class Math(RowTask):
             test*.jsonl. None takes the Hub, all seven subjects one after another.
     """
 
-    name = "math"
+    info: ClassVar[TaskInfo] = TaskInfo("math", "competition problems with LaTeX answers", FILE_OR_HUB)
+    name = info.name
     system = MATH_PROMPT_V1
     form = FORMULA_FORM
-    splits: ClassVar[tuple[str, ...]] = ("train", "test")
 
     def __init__(self, path: str | Path | None = None) -> None:
-        hub = HubSource("EleutherAI/hendrycks_math", SUBJECTS, self.splits, self.name)
+        hub = HubSource("EleutherAI/hendrycks_math", SUBJECTS, self.info.splits, self.name)
         self.source: RowSource = hub if path is None else FileSource(path)
 
     def problem(self, row: Row) -> Problem:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from typing import ClassVar
 
 from llmctl.errors import UserError
 from llmctl.tasks.answers import read_answer
 from llmctl.tasks.base import BaseTask
-from llmctl.tasks.seen import Seen
 from llmctl.tasks.splits import check_split, digest, split_of, stream_seed
-from llmctl.tasks.types import Problem
+from llmctl.tasks.types import Problem, TaskInfo
 
 SORT_PROMPT_V1 = "Sort the numbers from smallest to largest. Reply with the sorted numbers only."
 LOWEST, HIGHEST = 10, 99
@@ -34,7 +34,8 @@ class Sort(BaseTask):
         UserError: An option is out of its range.
     """
 
-    name = "sort"
+    info: ClassVar[TaskInfo] = TaskInfo("sort", "sort two-digit numbers; generated, for small models")
+    name = info.name
     system = SORT_PROMPT_V1
     form = "reply with the sorted numbers only."
 
@@ -70,19 +71,19 @@ class Sort(BaseTask):
     def _stream(self, split: str, limit: int | None, seed: int) -> Iterator[Problem]:
         check_split(split, self.name)
         generator = random.Random(stream_seed(self.name, split, seed))
-        seen = Seen()
-        for example in _EXAMPLES:
-            seen.add(digest(example))
+        seen = {digest(example) for example in _EXAMPLES}
         for _ in range(self.size if limit is None else limit):
             prompt = self._draw(generator, split, seen)
             answer = _sorted(prompt)
             yield Problem(f"sort:{prompt.replace(' ', '-')}", prompt, answer, answer)
 
-    def _draw(self, generator: random.Random, split: str, seen: Seen) -> str:
+    def _draw(self, generator: random.Random, split: str, seen: set[int]) -> str:
         for _ in range(_PATIENCE):
             length = generator.randint(self.min_length, self.max_length)
             prompt = " ".join(map(str, generator.sample(range(LOWEST, HIGHEST + 1), length)))
-            if split_of(prompt) == split and prompt != _sorted(prompt) and seen.add(digest(prompt)):
+            key = digest(prompt)
+            if split_of(prompt) == split and prompt != _sorted(prompt) and key not in seen:
+                seen.add(key)
                 return prompt
         raise UserError(
             f"sort has no further {split} problems with {self.min_length} to {self.max_length} numbers "

@@ -9,7 +9,7 @@ from llmctl.errors import UserError
 from llmctl.tasks.answers import normalize_answer
 from llmctl.tasks.gsm8k import GSM8K_PROMPT_V1, NumberTask
 from llmctl.tasks.rows import FileSource, HubSource, Row, RowSource
-from llmctl.tasks.types import Problem
+from llmctl.tasks.types import FILE_OR_HUB, Problem, TaskInfo
 
 
 class Svamp(NumberTask):
@@ -20,12 +20,12 @@ class Svamp(NumberTask):
             split name reads that file. Or a folder with train*.jsonl and test*.jsonl. None takes the Hub.
     """
 
-    name = "svamp"
+    info: ClassVar[TaskInfo] = TaskInfo("svamp", "elementary word problems in varied wordings", FILE_OR_HUB)
+    name = info.name
     system = GSM8K_PROMPT_V1
-    splits: ClassVar[tuple[str, ...]] = ("train", "test")
 
     def __init__(self, path: str | Path | None = None) -> None:
-        hub = HubSource("ChilleD/SVAMP", (None,), self.splits, self.name)
+        hub = HubSource("ChilleD/SVAMP", (None,), self.info.splits, self.name)
         self.source: RowSource = hub if path is None else FileSource(path)
 
     def problem(self, row: Row) -> Problem:

@@ -12,6 +12,18 @@ from typing import Any, Protocol, runtime_checkable
 
 from llmctl.messages import Message
 
+FILE_OR_HUB = "path= a JSONL file or folder; without it, the Hub"
+
+
+@dataclass(frozen=True)
+class TaskInfo:
+    """The row of a task in `llmctl tasks list`; a task's class carries it as `info`."""
+
+    name: str
+    description: str  # one line
+    needs: str = ""  # the file or package that the task needs, "" for nothing
+    splits: tuple[str, ...] = ("train", "test")
+
 
 @dataclass(frozen=True)
 class Problem:

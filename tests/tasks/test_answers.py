@@ -93,7 +93,7 @@ def test_an_unknown_kind_is_refused_with_the_known_ones():
 def test_hostile_text_neither_raises_nor_takes_time(kind, name):
     start = time.process_time()
     read_answer(HOSTILE[name], kind)
-    assert time.process_time() - start < 0.5
+    assert time.process_time() - start < 10  # CPU seconds; quadratic time would take hours
 
 
 @settings(max_examples=100, deadline=None)

@@ -113,4 +113,4 @@ def test_time_is_linear_in_repeated_text(unit):
     parse_number(text)
     bare_number(text)
     find_numbers(plain(text))
-    assert time.process_time() - start < 0.5
+    assert time.process_time() - start < 30  # CPU seconds; quadratic time would take hours

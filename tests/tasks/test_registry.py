@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from llmctl.errors import UserError
-from llmctl.tasks import Task, get_task, list_tasks
+from llmctl.tasks import TASKS, Task, get_task, list_tasks
 
 
 def test_every_task_of_the_list_says_what_it_is_and_needs():
@@ -60,11 +60,11 @@ def test_a_task_comes_from_code_in_the_working_directory(own_module):
     ("name", "options", "message"),
     [
         ("python:own_tasks", {}, "must read python:MODULE:ATTRIBUTE"),
-        ("python:no_such_module:make", {}, "module 'no_such_module' can't be imported"),
+        ("python:no_such_module:make", {}, "module 'no_such_module' cannot be imported"),
         ("python:own_tasks:missing", {}, "module 'own_tasks' has no 'missing'"),
         ("python:own_tasks:number", {}, "is a int, but a task or a callable"),
         ("python:own_tasks:broken", {}, "is a int without name, __iter__, problems, conversation, check"),
-        ("python:own_tasks:make", {"size": 3}, "can't take the options given"),
+        ("python:own_tasks:make", {"size": 3}, "cannot take the options given"),
     ],
 )
 def test_mistakes_with_own_code_are_named(own_module, name, options, message):
@@ -80,3 +80,67 @@ def test_importing_tasks_loads_nothing_heavy():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert run.stdout.strip() == "[]"
+
+
+OWN_PACKAGE = '''
+from llmctl.tasks import TaskInfo, get_task
+
+
+class Doubled:
+    """Lists of two numbers, sorted."""
+
+    info = TaskInfo("doubled", "a task of another package", "nothing", ("train", "test"))
+
+    def __new__(cls, size=5):
+        return get_task("sort", max_length=2, min_length=2, size=size)
+
+
+def plain():
+    """A function without info."""
+    return get_task("sort")
+'''
+
+
+@pytest.fixture
+def installed_package(tmp_path, monkeypatch):
+    """A package with three entry points, one of them broken, put on the path as an installer would."""
+    (tmp_path / "other_tasks.py").write_text(OWN_PACKAGE)
+    info = tmp_path / "other_tasks-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: other-tasks\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        "[llmctl.tasks]\n"
+        "doubled = other_tasks:Doubled\nplain = other_tasks:plain\nbroken = other_tasks:missing\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(TASKS, "_found", None)
+    loaded = dict(TASKS._loaded)
+    monkeypatch.setattr(TASKS, "_loaded", loaded)
+    yield
+    sys.modules.pop("other_tasks", None)
+
+
+def test_a_task_of_an_installed_package_is_listed_and_made(installed_package):
+    infos = {info.name: info for info in list_tasks()}
+    assert infos["doubled"].description == "a task of another package"
+    assert infos["plain"].description == "A function without info."
+    assert len(get_task("doubled", size=3)) == 3
+    assert isinstance(get_task("plain"), Task)
+    with pytest.raises(UserError, match="doubled has no option 'sise'; the nearest is 'size'"):
+        get_task("doubled", sise=3)
+
+
+def test_llmctl_tasks_list_shows_a_task_of_an_installed_package(installed_package):
+    from typer.testing import CliRunner
+
+    from llmctl.cli.tasks import app
+
+    found = CliRunner().invoke(app, ["list", "--json"])
+    assert "doubled" in found.output and "a task of another package" in found.output
+
+
+def test_a_broken_package_is_listed_with_the_reason_and_refused_when_it_is_used(installed_package):
+    (broken,) = [info for info in list_tasks() if info.name == "broken"]
+    assert broken.description.startswith("cannot be used: the task 'broken' of the package other-tasks")
+    with pytest.raises(UserError, match="reinstall other-tasks"):
+        get_task("broken")
