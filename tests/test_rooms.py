@@ -10,7 +10,8 @@ ROOT = Path(llmctl.__file__).parent
 FLOORS = (
     ("errors",),
     ("lazy", "messages", "pictures", "registry"),
-    ("gin", "runs", "models", "tasks"),
+    ("gin", "runs"),
+    ("models", "tasks"),
     ("sampling", "training"),
     ("reach", "rise", "msr"),
     ("demo", "studies", "audit"),

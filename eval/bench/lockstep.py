@@ -21,9 +21,10 @@ from typing import Any
 import torch
 
 from llmctl.rise import collect_episodes
-from llmctl.rise.recipe import CollectSettings, SamplingSettings
+from llmctl.rise.recipe import CollectSettings
 from llmctl.rise.rollout import Player
 from llmctl.sampling import open_sampler
+from llmctl.sampling.settings import SamplingSettings
 from llmctl.tasks import Problem, get_task
 
 

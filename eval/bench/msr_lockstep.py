@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from llmctl.msr.recipe import MsrRecipe
-from llmctl.msr.settings import EngineSettings, UserSettings
+from llmctl.msr.settings import UserSettings
 from llmctl.msr.summaries.cache import SummaryCache
 from llmctl.msr.summaries.cached_llm import Asker
 from llmctl.msr.summaries.users import Summarizer, Wording, iterate_summaries, summarize_users
@@ -31,6 +31,7 @@ from llmctl.msr.types import History
 from llmctl.runs import Run, build_recipe
 from llmctl.sampling import open_sampler
 from llmctl.sampling.scripted import ScriptedSampler
+from llmctl.sampling.settings import EngineSettings
 
 WORDS = "red blue green old new small round soft bright quiet cup lamp shoe book chair coat ring".split()
 ITEMS = 500

@@ -14,8 +14,9 @@ from typing import Any, ClassVar
 from pydantic import Field, field_validator, model_validator
 
 from llmctl.reach.curves.recipe import CurveSettings
-from llmctl.rise.recipe import SamplingSettings
 from llmctl.runs import Recipe
+from llmctl.sampling.settings import SamplingSettings
+from llmctl.tasks.settings import TaskSettings
 
 PROTOCOLS = {
     "single": "one sample a problem",
@@ -56,21 +57,17 @@ class ModelSpec(Recipe):
         return to_json([self.model, self.engine, self.dtype, dict(sorted(self.options.items()))])
 
 
-class TaskSpec(Recipe):
+class TaskSpec(TaskSettings):
     """Which problems."""
 
     name: str
     """As `llmctl tasks list` shows them; the entry's own name where left out."""
-    path: Path | None = None
-    """File or folder of tasks that are read from files."""
     split: str = "test"
     """Split of the task."""
     seed: int = Field(default=0, ge=0)
     """Order of the problems; 0 is the stored one."""
     limit: int | None = Field(default=None, ge=1)
     """Problems of this task at most; null leaves it to the job's limit."""
-    options: dict[str, Any] = {}
-    """Options of the task."""
 
 
 class ProtocolSpec(Recipe):

@@ -8,9 +8,10 @@ from llmctl.models.description import reads_images
 from llmctl.msr.data.readers import open_source
 from llmctl.msr.recipe import MsrRecipe
 from llmctl.msr.recommender.prompt import find_answer_tokens
-from llmctl.msr.settings import Arm, EngineSettings
+from llmctl.msr.settings import Arm
 from llmctl.msr.summaries.items import check_reads_images
 from llmctl.sampling.open import check_options, choose_engine
+from llmctl.sampling.settings import EngineSettings
 
 
 def check_inputs(recipe: MsrRecipe) -> None:

@@ -10,19 +10,11 @@ from pydantic import Field, field_validator
 
 from llmctl.msr import prompts
 from llmctl.runs import Recipe
+from llmctl.sampling.settings import EngineSettings
 from llmctl.training.config import TrainSettings
 
 Mode = Literal["recurrent", "direct", "none"]
 Variant = Literal["text", "summary", "image"]
-
-
-class EngineSettings(Recipe):
-    """Which engine runs a model."""
-
-    engine: str = "auto"
-    """auto, transformers, vllm or server; models that read pictures also have image-text."""
-    options: dict[str, Any] = {}
-    """Options of that engine's sampler: max_batch, dtype, quantization, tensor_parallel, ..."""
 
 
 class ItemSettings(Recipe):

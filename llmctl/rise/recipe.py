@@ -1,90 +1,64 @@
-"""What a RISE run is told: model, task, collection, weights, training, evaluation."""
+"""The recipe of a RISE run: model, task, collection, weights, training and evaluation."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from llmctl.runs import Recipe
+from llmctl.sampling.settings import EngineSettings, SamplingSettings
+from llmctl.tasks.settings import TaskSettings
 from llmctl.training.config import TrainSettings
 
 Keep = Literal["all", "better", "best", "success"]
 Source = Literal["self", "teacher", "reference"]
 
 
-class EngineSettings(Recipe):
-    """Which engine samples."""
-
-    engine: str = "auto"
-    """auto, transformers, vllm or server."""
-    options: dict[str, Any] = {}
-    """Options of that engine's sampler: max_batch, tensor_parallel, base_url, ..."""
-
-
-class TaskSettings(Recipe):
-    """Which problems."""
+class RiseTaskSettings(TaskSettings):
+    """Which problems to train and to evaluate on."""
 
     name: str = "sort"
-    """As `llmctl tasks list` shows them."""
-    path: Path | None = None
-    """File or folder of tasks that are read from files; the training file where `test_path` is given."""
+    """Name of the task, as `llmctl tasks list` shows it."""
     test_path: Path | None = None
-    """File of the test problems, where they lie apart."""
-    options: dict[str, Any] = {}
-    """Options of the task."""
+    """File of the test problems, where they are in a separate file; `path` is then the training file."""
     train_split: str = "train"
     """Split that problems are collected on."""
     test_split: str = "test"
-    """Split that is evaluated on."""
-
-
-class SamplingSettings(Recipe):
-    """How the policy samples, in collection and evaluation alike."""
-
-    temperature: float = Field(default=0.7, ge=0)
-    """0 is greedy decoding."""
-    top_p: float = Field(default=1.0, gt=0, le=1)
-    """Nucleus mass kept."""
-    max_tokens: int = Field(default=256, ge=1)
-    """New tokens of an attempt at most."""
-    window: int | None = Field(default=None, ge=1)
-    """Earlier attempts kept in the prompt (the sliding window); null keeps all."""
-    retry: str | None = None
-    """Said after every attempt; null says what the task's feedback says of a wrong one."""
+    """Split that the model is evaluated on."""
 
 
 class TeacherSettings(Recipe):
     """A sampler that gives improved responses: another local model, or a server."""
 
     model: str
-    """Alias, folder, Hub name, or the server's name of the model."""
+    """Alias, folder or Hub name of the teacher, or the name that the server knows it by."""
     adapter: Path | None = None
-    """An adapter on it."""
+    """PEFT adapter that is loaded on the teacher."""
     sampler: EngineSettings = EngineSettings()
-    """Its engine."""
+    """Engine that runs the teacher."""
     samples: int = Field(default=1, ge=1)
-    """Responses a state; the best is taken."""
+    """Number of responses per state; the best one is kept."""
 
 
 class CollectSettings(Recipe):
     """On-policy rollouts and improved responses."""
 
     problems: int = Field(default=256, ge=1)
-    """Problems an iteration; each iteration draws others where the task has them."""
+    """Number of problems per iteration; each iteration draws other problems where the task has enough."""
     turns: int = Field(default=2, ge=1)
-    """Attempts of an episode at most."""
+    """Maximum number of attempts per episode."""
     samples: int = Field(default=4, ge=1)
-    """N: responses of the model itself at every state; the first goes on with the episode."""
+    """N, the number of responses that the model samples per state; the episode goes on with the first."""
     improve: tuple[Source, ...] = ("self",)
-    """Where an improved response comes from: the first of these that has a right one."""
+    """Sources of improved responses; the first source that has a right response is used."""
     teacher: TeacherSettings | None = None
-    """Needed where `improve` names teacher."""
+    """The teacher; required where `improve` names teacher."""
     first_turn: bool = True
-    """Whether the state before any attempt is trained on as well."""
+    """Whether to train on the first attempt as well, not only on later ones."""
     chunk: int = Field(default=64, ge=1)
-    """Problems in lockstep; one journal line, so this much work a kill can lose."""
+    """Number of problems sampled together and saved as one journal line; a restart repeats at most one chunk."""
 
     @model_validator(mode="after")
     def _teacher_is_there(self) -> CollectSettings:
@@ -101,76 +75,76 @@ class CollectSettings(Recipe):
 
 
 class WeightSettings(Recipe):
-    """From rewards to example weights (RISE, section 4; reward-weighted regression)."""
+    """How rewards become example weights (RISE, section 4; reward-weighted regression)."""
 
     scheme: Literal["exp", "advantage"] = "exp"
     """exp(r / tau), or exp((r - mean reward of the state's own samples) / tau)."""
     tau: float = Field(default=0.4, ge=0.01)
-    """Temperature; 0.4 in the public RISE code, where a right response weighs 12.2 times a wrong one."""
+    """Temperature; with 0.4, as in the public RISE code, a right response weighs 12.2 times a wrong one."""
     keep: Keep = "success"
-    """Responses to train on: all; better than the turn before; best so far; or only right ones."""
+    """Responses to train on: all, better (than the turn before), best (so far), or success (right)."""
 
 
 class WarmStart(Recipe):
     """Plain fine-tuning on reference solutions before the first collection (the paper's boost)."""
 
     problems: int = Field(default=256, ge=1)
-    """Training problems with a reference solution."""
+    """Number of training problems; those without a reference solution are left out."""
     train: TrainSettings = TrainSettings()
-    """How."""
+    """Settings of this fine-tuning."""
 
 
 class EvaluateSettings(Recipe):
-    """The evaluation before and after."""
+    """The evaluation before and after training."""
 
     problems: int = Field(default=256, ge=1)
-    """Test problems."""
+    """Number of test problems."""
     turns: int = Field(default=5, ge=1)
-    """Turns of m1@tR and p1@tR."""
+    """R, the number of turns of m1@tR and p1@tR."""
     parallel: int = Field(default=5, ge=1)
-    """Samples of mP@t1, and of pass@k."""
+    """P, the number of parallel samples of mP@t1 and pass@P."""
     sampling: SamplingSettings | None = None
-    """Sampling, where it differs from collection."""
+    """How to sample in the evaluation; null samples as in the collection."""
     each_iteration: bool = False
-    """Evaluate after every iteration, not only after the last."""
+    """Whether to evaluate after every iteration, not only after the last."""
     chunk: int = Field(default=64, ge=1)
-    """Problems in lockstep; one journal line."""
+    """Number of problems sampled together and saved as one journal line."""
     seed: int = Field(default=1000, ge=0)
-    """Of the test problems' order and of sampling."""
+    """Seed for the order of the test problems and for sampling."""
 
 
 class RiseRecipe(Recipe):
-    """A whole RISE run."""
+    """A whole RISE run: evaluate, then collect and train for each iteration, and evaluate again."""
 
     kind: ClassVar[str] = "rise"
     free_keys: ClassVar[tuple[str, ...]] = ("train.save.report_to", "launch")
 
     model: str = "smollm2-135m"
-    """Alias, folder or Hub name of the model to teach."""
+    """Alias, folder or Hub name of the model to train."""
     adapter: Path | None = None
-    """An adapter to begin with; training goes on from it."""
+    """PEFT adapter to start from; training continues it."""
     sampler: EngineSettings = EngineSettings()
-    """The engine that samples from it."""
-    task: TaskSettings = TaskSettings()
-    """Which problems."""
+    """Engine that samples from the model."""
+    task: RiseTaskSettings = RiseTaskSettings()
+    """The task that gives the problems."""
     sampling: SamplingSettings = SamplingSettings()
     """How attempts are sampled."""
     warm_start: WarmStart | None = None
-    """Plain fine-tuning first; null for none."""
+    """Plain fine-tuning before the first iteration; null leaves it out."""
     iterations: int = Field(default=1, ge=0)
-    """Rounds of collect and train, each from the model of the last."""
+    """Number of rounds of collecting and training; each round starts from the model of the one before."""
     collect: CollectSettings = CollectSettings()
     """Rollouts and improved responses."""
     weights: WeightSettings = WeightSettings()
-    """Rewards to weights."""
+    """How rewards become example weights."""
     train: TrainSettings = TrainSettings()
-    """Fine-tuning of every iteration."""
+    """Fine-tuning in every iteration."""
     launch: Path | None = None
-    """An accelerate configuration: train in processes of their own on several GPUs."""
+    """Configuration file of accelerate, to train on several GPUs in separate processes."""
     evaluate: EvaluateSettings = EvaluateSettings()
-    """Before and after."""
+    """Evaluation before and after training."""
     seed: int = Field(default=0, ge=0)
-    """Root of all randomness of the run."""
+    """Seed that all other seeds of the run are derived from."""
 
     @model_validator(mode="after")
     def _warm_start_is_used(self) -> RiseRecipe:
@@ -183,5 +157,5 @@ class RiseRecipe(Recipe):
 
     @property
     def evaluation_sampling(self) -> SamplingSettings:
-        """How the evaluation samples."""
+        """The sampling settings of the evaluation."""
         return self.evaluate.sampling or self.sampling

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from llmctl.rise.recipe import SamplingSettings
 from llmctl.rise.turns import Attempt, judge, next_conversation
 from llmctl.sampling import Completion, Sampler, Settings
 from llmctl.sampling.common import derive_seed
+from llmctl.sampling.settings import SamplingSettings
 from llmctl.tasks import Problem, Task
 
 

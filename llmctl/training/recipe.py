@@ -8,18 +8,15 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from llmctl.runs import Recipe
+from llmctl.tasks.settings import TaskSettings
 from llmctl.training.config import TrainSettings
 
 
-class TaskData(Recipe):
+class TaskData(TaskSettings):
     """Problems of a task that have reference solutions, as conversations."""
 
     name: str = "sort"
     """As `llmctl tasks list` shows them."""
-    path: Path | None = None
-    """File or folder of tasks that are read from files."""
-    options: dict[str, Any] = {}
-    """Options of the task."""
     split: str = "train"
     """Split that rows are drawn from."""
     validation_path: Path | None = None

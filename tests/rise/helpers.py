@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 
-from llmctl.rise.recipe import CollectSettings, SamplingSettings
+from llmctl.rise.recipe import CollectSettings
 from llmctl.rise.rollout import Player
 from llmctl.rise.turns import Attempt
 from llmctl.sampling.scripted import ScriptedSampler
+from llmctl.sampling.settings import SamplingSettings
 from llmctl.tasks import Feedback, Problem
 
 

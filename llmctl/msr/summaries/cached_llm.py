@@ -10,11 +10,11 @@ from typing import Any
 from llmctl.messages import Conversation
 from llmctl.models import resolve
 from llmctl.models.description import describe, fingerprint
-from llmctl.msr.settings import EngineSettings
 from llmctl.msr.summaries.cache import SummaryCache, answer_key
 from llmctl.sampling import Sampler, Settings, open_sampler
 from llmctl.sampling.common import Closing, render
 from llmctl.sampling.open import choose_engine
+from llmctl.sampling.settings import EngineSettings
 
 _DECIDING = ("dtype", "quantization", "base_url")  # options of an engine that may change an answer
 

@@ -8,7 +8,7 @@ from llmctl import pictures
 from llmctl.errors import EngineError, UserError
 from llmctl.models.tiny import make_tiny_model, make_tiny_vlm
 from llmctl.msr.data.prepare import prepare_data
-from llmctl.msr.settings import EngineSettings, ItemSettings, UserSettings
+from llmctl.msr.settings import ItemSettings, UserSettings
 from llmctl.msr.summaries.cache import SummaryCache
 from llmctl.msr.summaries.cached_llm import Asker
 from llmctl.msr.summaries.items import (
@@ -23,6 +23,7 @@ from llmctl.msr.summaries.items import (
 from llmctl.msr.summaries.users import Summarizer, Wording, blocks_of, iterate_summaries, summarize_users
 from llmctl.runs import Run
 from llmctl.sampling.scripted import ScriptedSampler
+from llmctl.sampling.settings import EngineSettings
 from tests.msr.made_data import history, recipe_of, write_files, write_pictures
 
 NO_CACHE = SummaryCache(None, 0)
