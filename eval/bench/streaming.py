@@ -41,12 +41,12 @@ def peak_mib() -> float:
 
 def collect(problems: int, chunk: int, folder: Path) -> dict[str, float]:
     """Collect one iteration and write its rows; peak memory, seconds and the size of the journal."""
-    from llmctl.rise import loop, phases
+    from llmctl.rise import loop, phases, policies
     from llmctl.rise.recipe import CollectSettings, RiseRecipe
     from llmctl.runs import Run
     from llmctl.sampling.scripted import ScriptedSampler
 
-    phases.open_sampler = lambda *_, **__: ScriptedSampler(answer)  # type: ignore[assignment,attr-defined]
+    policies.open_sampler = lambda *_, **__: ScriptedSampler(answer)  # type: ignore[assignment,attr-defined]
     recipe = RiseRecipe(
         collect=CollectSettings(
             problems=problems, turns=2, samples=2, improve=("self", "reference"), chunk=chunk

@@ -10,6 +10,7 @@ from llmctl.errors import UserError
 from llmctl.explorer.library import Library
 from llmctl.rise.metrics import flows
 from llmctl.rise.recipe import RiseRecipe
+from llmctl.rise.records import Evaluation
 from llmctl.runs.recipe import parse_recipe
 from llmctl.tasks import get_task
 from llmctl.tasks.base import INCORRECT
@@ -46,7 +47,7 @@ def overview(library: Library, run: str) -> dict[str, Any]:
             {
                 "stage": stage,
                 "problems": len(records),
-                "flows": [_plain(turn) for turn in flows(records)],
+                "flows": [_plain(turn) for turn in flows(list(map(Evaluation.from_dict, records)))],
                 "episodes": [
                     {
                         "problem": record["problem"],

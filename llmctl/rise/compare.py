@@ -8,7 +8,9 @@ from typing import Any
 
 from llmctl.errors import UserError
 from llmctl.rise.estimate import FINISHED
+from llmctl.rise.metric_names import ONE_SAMPLE, MetricNames
 from llmctl.rise.metrics import paired_gains
+from llmctl.rise.records import Evaluation
 from llmctl.runs import Estimate, read_journal
 from llmctl.runs.recipe import differences, read_recipe_file
 
@@ -16,14 +18,14 @@ _SAME = ("task", "evaluate", "sampling")  # what must agree for a comparison to 
 
 
 def compare_runs(first: Path, second: Path, seed: int = 0) -> dict[str, Any]:
-    """Second minus first, figure by figure, by paired bootstrap.
+    """Second minus first, metric by metric, by paired bootstrap.
 
     Returns:
-        `stages` (the iteration that was compared of each run), `n`, `figures` (each an `Estimate`), and
-        `differences` of the two recipes, in words.
+        `stages` (the iteration of each run that is compared), `n`, `figures` (the metrics, each an
+        `Estimate`), and `differences` of the two recipes, in words.
 
     Raises:
-        UserError: A folder is no RISE run or has no evaluation, or the two were evaluated differently.
+        UserError: A folder is not a RISE run or has no evaluation, or the two were evaluated differently.
     """
     old, new = _recipe(first), _recipe(second)
     for section in _SAME:
@@ -32,15 +34,21 @@ def compare_runs(first: Path, second: Path, seed: int = 0) -> dict[str, Any]:
                 f"{first} and {second} were evaluated differently ({section}: {', '.join(changed)}): "
                 "compare runs with the same task, sampling and evaluation"
             )
+    names = _names(old)
     a, records_a = _last(first)
     b, records_b = _last(second)
     try:
-        gains = paired_gains(records_a, records_b, seed)
+        gains = paired_gains(records_a, records_b, seed, names.turns)
     except ValueError as error:
-        raise UserError(f"{first} and {second} can not be compared: {error}") from error
-    names = ("m1_t1", "m5_t1", "m1_t5", "p1_t5", "compute_matched_gain")
-    figures: dict[str, Estimate] = {name: gains[name] for name in names}
+        raise UserError(f"{first} and {second} cannot be compared: {error}") from error
+    shown = (ONE_SAMPLE, names.parallel_vote, names.turn_vote, names.any_turn, "compute_matched_gain")
+    figures: dict[str, Estimate] = {name: gains[name] for name in shown}
     return {"stages": [a, b], "n": len(records_a), "figures": figures, "differences": differences(old, new)}
+
+
+def _names(recipe: Mapping[str, Any]) -> MetricNames:
+    evaluate, default = recipe.get("evaluate") or {}, MetricNames()
+    return MetricNames(evaluate.get("parallel") or default.parallel, evaluate.get("turns") or default.turns)
 
 
 def _recipe(folder: Path) -> dict[str, Any]:
@@ -62,12 +70,14 @@ def _section(recipe: Mapping[str, Any], name: str) -> dict[str, Any]:
     return recipe.get(name) or {}
 
 
-def _last(folder: Path) -> tuple[int, list[dict[str, Any]]]:
+def _last(folder: Path) -> tuple[int, list[Evaluation]]:
+    """The last iteration that was evaluated completely, and its records."""
     stages = sorted(
         (int(path.stem.removeprefix("evaluate-")), path) for path in folder.glob("journal/evaluate-*.jsonl")
     )
     whole = {line["key"] for line in read_journal(folder / "journal" / f"{FINISHED}.jsonl")}
     for stage, path in reversed(stages):
         if path.stem in whole:
-            return stage, [record for line in read_journal(path) for record in line["records"]]
+            lines = read_journal(path)
+            return stage, [Evaluation.from_dict(plain) for line in lines for plain in line["records"]]
     raise UserError(f"{folder} has no evaluation yet: finish it with `llmctl rise run`")

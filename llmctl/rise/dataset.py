@@ -1,7 +1,7 @@
 """From collected episodes to weighted training conversations, streamed through a JSONL file.
 
-A line is `{"prompt": [...], "completion": [...], "weight": w}`: plain TRL reads prompt and completion
-and puts loss on the completion alone, which is what RISE asks for.
+A line is `{"prompt": [...], "completion": [...], "weight": w}`: TRL reads prompt and completion as they are
+and puts loss on the completion alone, as RISE needs it.
 """
 
 from __future__ import annotations
@@ -15,70 +15,67 @@ from typing import Any
 
 from llmctl.errors import UserError
 from llmctl.rise.recipe import RiseRecipe
-from llmctl.rise.turns import Attempt, next_conversation
+from llmctl.rise.records import Episode
+from llmctl.rise.turns import next_conversation
 from llmctl.rise.weights import is_kept, raw_weight
 from llmctl.runs.files import TEMPORARY_SUFFIX, to_json
 from llmctl.tasks import Problem, Task
 
 
 def training_rows(
-    task: Task, problems: Iterable[Problem], records: Iterable[Mapping[str, Any]], recipe: RiseRecipe
+    task: Task, problems: Iterable[Problem], episodes: Iterable[Episode], recipe: RiseRecipe
 ) -> Iterator[dict[str, Any]]:
-    """Unscaled training rows, in the order of the records.
+    """Unscaled training rows, in the order of the episodes.
 
     Args:
-        task: Poses the problems.
-        problems: Those of the records, in the same order; others in between are skipped.
-        records: As `collect_episodes` makes them.
-        recipe: Weights, window, which states.
+        task: The task that gives the prompts.
+        problems: The problems of the episodes, in the same order; others in between are skipped.
+        episodes: As `collect_episodes` returns them.
+        recipe: Its weights, its window, and which states are trained on.
 
     Yields:
-        `prompt`, `completion`, `weight` (not yet scaled), and what the counts need: `turn`, `source`,
-        `reward`.
+        `prompt`, `completion`, `weight` (not yet scaled), and what `write_rows` counts: `turn`,
+        `source` and `reward`.
 
     Raises:
-        UserError: A record's problem is not among `problems`: the data changed under the run.
+        UserError: The problem of an episode is not among `problems`: the data changed since it was collected.
     """
     stream = iter(problems)
-    for record in records:
-        problem = next((p for p in stream if p.id == record["problem"]), None)
+    for episode in episodes:
+        problem = next((p for p in stream if p.id == episode.problem), None)
         if problem is None:
             raise UserError(
-                f"problem {record['problem']!r} was collected but is no longer in the task's data: "
+                f"problem {episode.problem!r} was collected but is no longer in the task's data: "
                 "put the data back, or start over with --fresh"
             )
-        yield from _rows_of_episode(task, problem, record, recipe)
+        yield from _rows_of_episode(task, problem, episode, recipe)
 
 
 def _rows_of_episode(
-    task: Task, problem: Problem, record: Mapping[str, Any], recipe: RiseRecipe
+    task: Task, problem: Problem, episode: Episode, recipe: RiseRecipe
 ) -> Iterator[dict[str, Any]]:
-    attempts = [_attempt(turn) for turn in record["turns"]]
-    for state in record["states"]:
-        improved, done = state["improved"], attempts[: state["turn"] - 1]
-        is_used = improved is not None and (done or recipe.collect.first_turn)
-        if not is_used or not is_kept(improved["reward"], [a.reward for a in done], recipe.weights.keep):
+    for state in episode.states:
+        improved, done = state.improved, episode.turns[: state.turn - 1]
+        if improved is None or not (done or recipe.collect.first_turn):
+            continue
+        if not is_kept(improved.reward, [turn.reward for turn in done], recipe.weights.keep):
             continue
         s, w = recipe.sampling, recipe.weights
         yield {
             "prompt": next_conversation(task, problem, done, s.window, s.retry),
-            "completion": [{"role": "assistant", "content": improved["text"]}],
-            "weight": raw_weight(improved["reward"], state["rewards"], w.scheme, w.tau),
-            "turn": state["turn"],
-            "source": improved["source"],
-            "reward": improved["reward"],
+            "completion": [{"role": "assistant", "content": improved.text}],
+            "weight": raw_weight(improved.reward, state.rewards, w.scheme, w.tau),
+            "turn": state.turn,
+            "source": improved.source,
+            "reward": improved.reward,
         }
 
 
-def _attempt(turn: Mapping[str, Any]) -> Attempt:
-    return Attempt(**{"is_repeat": False, "is_degenerate": False, "error": None, **turn})
-
-
 def write_rows(rows: Iterable[Mapping[str, Any]], path: Path) -> dict[str, Any]:
-    """Scale weights to mean 1 and write the rows, whole or not at all, without holding them in memory.
+    """Scale the weights to mean 1 and write the rows, all of them or none, without holding them in memory.
 
-    The trainer divides by label tokens, not by weights, so weights of mean 1 keep the learning rate
-    what it is for plain fine-tuning.
+    The trainer divides by the number of label tokens, not by the weights, so weights of mean 1 leave the
+    effective learning rate of plain fine-tuning unchanged.
 
     Returns:
         Counts for the report: rows, by turn, by source, by reward.

@@ -1,34 +1,34 @@
 """The evaluation protocol of RISE (section 5): P parallel samples, and R turns without an oracle.
 
 One sequential rollout gives both m1@tR and p1@tR: up to its first right answer, an episode that is
-never told it was right is the very episode that an oracle would have stopped.
+never told that it was right equals the episode that an oracle would have stopped.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
+from llmctl.rise.records import Evaluation
 from llmctl.rise.rollout import Player, rollout
-from llmctl.rise.turns import Attempt, judge
+from llmctl.rise.turns import judge
 from llmctl.sampling.common import derive_seed
 from llmctl.tasks import Problem
 
 
 def evaluate_problems(
     player: Player, problems: Sequence[Problem], *, turns: int, parallel: int, seed: int
-) -> list[dict[str, Any]]:
+) -> list[Evaluation]:
     """Sample P answers at the first turn, and play R turns from the first of them.
 
     Args:
-        player: The policy; greedy where its temperature is 0 (the P samples are then one and the same).
-        problems: Played in lockstep.
-        turns: R.
-        parallel: P.
-        seed: Of all sampling; the same seed before and after training.
+        player: The policy; greedy where its temperature is 0 (the P samples are then identical).
+        problems: They take each turn together.
+        turns: R, the number of turns.
+        parallel: P, the number of parallel samples.
+        seed: Seed for all sampling; evaluations before and after training take the same one.
 
     Returns:
-        One record a problem: `problem`, `gold`, `parallel` and `turns`, both lists of attempts.
+        One record per problem, in order.
     """
     n = 1 if player.sampling.temperature == 0 else parallel
     replies = player.ask(problems, [[] for _ in problems], n, derive_seed(seed, "parallel"))
@@ -41,17 +41,6 @@ def evaluate_problems(
         player, problems, turns, seed=derive_seed(seed, "turns"), stop_when_correct=False, first=first
     )
     return [
-        {
-            "problem": problem.id,
-            "gold": problem.answer,
-            "parallel": [_brief(attempt) for attempt in (row * parallel)[:parallel]],
-            "turns": [_brief(attempt) for attempt in episode],
-        }
+        Evaluation(problem.id, problem.answer, tuple((row * parallel)[:parallel]), tuple(episode))
         for problem, row, episode in zip(problems, samples, episodes, strict=True)
     ]
-
-
-def _brief(attempt: Attempt) -> dict[str, Any]:
-    plain = attempt.to_dict()
-    del plain["message"], plain["logprob"]
-    return plain

@@ -1,4 +1,4 @@
-"""The whole loop: evaluate, then collect and train as often as the recipe says, evaluate, report."""
+"""The whole run: evaluate, collect and train for each iteration, evaluate again, write the report."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from typing import Any
 
 from llmctl.errors import UserError
 from llmctl.models.description import fingerprints
+from llmctl.rise.chunks import read_episodes, read_evaluations
 from llmctl.rise.estimate import FINISHED
 from llmctl.rise.metrics import paired_gains, summarize
-from llmctl.rise.phases import Phases, Records
+from llmctl.rise.phases import Phases
 from llmctl.rise.preflight import check_inputs
 from llmctl.rise.recipe import RiseRecipe
+from llmctl.rise.records import Episode, Evaluation
 from llmctl.rise.report import write_rise_report
 from llmctl.runs import Run
 from llmctl.runs.files import read_json
@@ -20,18 +22,18 @@ from llmctl.training.result import read_result
 
 
 def run_rise(run: Run, recipe: RiseRecipe, *, quiet: bool = False) -> dict[str, Any]:
-    """Do what is missing of a RISE run; metrics and report are in its folder afterwards.
+    """Do what is missing of a RISE run; its folder then holds the metrics and the report.
 
     Args:
         run: Open, with this recipe.
         recipe: Resolved.
-        quiet: No progress.
+        quiet: Whether to leave out progress bars.
 
     Returns:
-        What `metrics.json` holds.
+        The content of `metrics.json`.
 
     Raises:
-        UserError: Model, task or data can not be used, or nothing collected is fit to train on.
+        UserError: The model, the task or the data cannot be used, or no collected response can be trained on.
     """
     check_inputs(recipe)
     phases = Phases(run, recipe, quiet)
@@ -49,15 +51,15 @@ def run_rise(run: Run, recipe: RiseRecipe, *, quiet: bool = False) -> dict[str, 
 
 
 def pin_model(run: Run, recipe: RiseRecipe) -> None:
-    """Refuse to go on with other weights than the run was started with."""
-    model = None if recipe.sampler.engine == "server" else recipe.model  # a server's is out of reach
+    """Refuse to continue with other weights than the run was started with."""
+    model = None if recipe.sampler.engine == "server" else recipe.model  # its weights cannot be read
     run.pin(**fingerprints(model, recipe.adapter))
 
 
-def evaluate(phases: Phases, iteration: int) -> Records:
-    """Evaluate the model as it came (0), or as trained by an iteration."""
+def evaluate(phases: Phases, iteration: int) -> list[Evaluation]:
+    """Evaluate the base model (0), or the model that an iteration trained."""
     policy = phases.base if iteration == 0 else phases.policy(iteration)
-    return phases.evaluate(str(iteration), policy)
+    return phases.evaluate(iteration, policy)
 
 
 def collect(phases: Phases, iteration: int) -> dict[str, Any]:
@@ -80,15 +82,16 @@ def finish(run: Run, recipe: RiseRecipe) -> dict[str, Any]:
     stages = evaluated_stages(run, recipe)
     if 0 not in stages:
         raise UserError(
-            f"{run.folder} has no whole evaluation of the untrained model yet: run `llmctl rise eval`"
+            f"{run.folder} has no complete evaluation of the base model yet: run `llmctl rise eval`"
         )
     metrics: dict[str, Any] = {"seed": recipe.seed}
-    figures = {stage: summarize(records, recipe.seed) for stage, records in stages.items()}
+    turns = recipe.evaluate.turns
+    figures = {stage: summarize(records, recipe.seed, turns) for stage, records in stages.items()}
     first, last = min(stages), max(stages)
     metrics["before"] = figures[first]
     if last > first:
         metrics["after"] = figures[last]
-        metrics["gain"] = paired_gains(stages[first], stages[last], recipe.seed)
+        metrics["gain"] = paired_gains(stages[first], stages[last], recipe.seed, turns)
     metrics["iterations"] = {str(stage): found for stage, found in figures.items() if first < stage < last}
     metrics["collection"] = {str(i): collection_counts(run, i) for i in range(1, recipe.iterations + 1)}
     metrics["rows"] = row_counts(run, recipe)
@@ -98,34 +101,38 @@ def finish(run: Run, recipe: RiseRecipe) -> dict[str, Any]:
     return metrics
 
 
-def evaluated_stages(run: Run, recipe: RiseRecipe) -> dict[int, Records]:
-    """Records of every stage that has been evaluated whole, by iteration."""
+def evaluated_stages(run: Run, recipe: RiseRecipe) -> dict[int, list[Evaluation]]:
+    """The records of every completely evaluated stage, by iteration."""
     found = {}
     finished = run.journal(FINISHED)
     for stage in range(recipe.iterations + 1):
-        if (name := f"evaluate-{stage}") in finished:
-            found[stage] = [r for line in run.journal(name) for r in line["records"]]
+        if f"evaluate-{stage}" in finished:
+            found[stage] = list(read_evaluations(run, stage))
     return found
 
 
 def collection_counts(run: Run, iteration: int) -> dict[str, Any]:
-    """What collection met: episodes, attempts, repeats, degenerate and failed ones, solved at each turn."""
+    """Counts of a collection: episodes, responses, repeats, degenerate and failed ones, solved per turn."""
     counts: Counter[str] = Counter()
-    for record in (r for line in run.journal(f"collect-{iteration}") for r in line["records"]):
-        counts["episodes"] += 1
-        for number, attempt in enumerate(record["turns"], 1):
-            counts["attempts"] += 1
-            counts["unreadable"] += attempt["reward"] < 0 and attempt.get("error") is None
-            counts[f"solved at turn {number}"] += attempt["is_correct"]
-        for state in record["states"]:
-            counts["errors"] += state.get("errors", 0)
-            counts["samples"] += len(state["rewards"])
-            counts["repeats dropped"] += state["repeats"]
-            counts["degenerate dropped"] += state["degenerate"]
-            counts["states with a right sample"] += any(r >= 1 for r in state["rewards"])
-            counts["states without any response"] += state["improved"] is None
-            counts["states"] += 1
+    for episode in read_episodes(run, iteration):
+        _count(episode, counts)
     return dict(counts)
+
+
+def _count(episode: Episode, counts: Counter[str]) -> None:
+    counts["episodes"] += 1
+    for number, turn in enumerate(episode.turns, 1):
+        counts["attempts"] += 1
+        counts["unreadable"] += turn.reward < 0 and turn.error is None
+        counts[f"solved at turn {number}"] += turn.is_correct
+    for state in episode.states:
+        counts["errors"] += state.errors
+        counts["samples"] += len(state.rewards)
+        counts["repeats dropped"] += state.repeats
+        counts["degenerate dropped"] += state.degenerate
+        counts["states with a right sample"] += any(r >= 1 for r in state.rewards)
+        counts["states without any response"] += state.improved is None
+        counts["states"] += 1
 
 
 def row_counts(run: Run, recipe: RiseRecipe) -> dict[str, Any]:
@@ -135,7 +142,7 @@ def row_counts(run: Run, recipe: RiseRecipe) -> dict[str, Any]:
 
 
 def costs(run: Run, recipe: RiseRecipe) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Seconds and tokens by phase; work that was lost to a kill is not counted."""
+    """Seconds and tokens per phase; work that was lost when a process was killed is not counted."""
     seconds: dict[str, float] = defaultdict(float)
     for line in run.journal("timing"):
         seconds[line["key"].split("/")[0]] += line["seconds"]
@@ -162,7 +169,7 @@ _COUNTED = ("prompt_tokens", "cached_tokens", "completion_tokens", "retries", "e
 
 
 def sampled_phases(recipe: RiseRecipe) -> Iterator[str]:
-    """Names of the journals of phases that sample."""
+    """Names of the journals of the phases that sample."""
     for stage in range(recipe.iterations + 1):
         yield f"evaluate-{stage}"
     for iteration in range(1, recipe.iterations + 1):

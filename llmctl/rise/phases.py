@@ -1,81 +1,53 @@
-"""The phases of a RISE run; each does only what its journal lacks.
-
-A unit of work is a chunk of problems: its records and its token counts are one journal line, written
-when the chunk is done. A chunk's seeds depend on its number alone, so a chunk that is done again after a
-kill comes out as it would have.
-"""
+"""The phases of a RISE run: evaluate, collect, build rows, train; each does only what is missing."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import partial
-from itertools import islice
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from llmctl.errors import UserError
-from llmctl.models.quiet import quiet_libraries
+from llmctl.rise.chunks import ChunkedPhase, ChunkRunner, Work, read_episodes, read_evaluations
 from llmctl.rise.collect import collect_episodes
 from llmctl.rise.dataset import read_training_rows, training_rows, write_rows
-from llmctl.rise.estimate import FINISHED
 from llmctl.rise.evaluate import evaluate_problems
+from llmctl.rise.fit import fit
+from llmctl.rise.policies import Policy, Samplers, base_policy, trained_policy
 from llmctl.rise.recipe import RiseRecipe
+from llmctl.rise.records import Episode, Evaluation
 from llmctl.rise.rollout import Player
-from llmctl.runs import Run, progress
-from llmctl.sampling import Sampler, open_sampler
+from llmctl.runs import Run
+from llmctl.sampling import Sampler
 from llmctl.sampling.common import derive_seed
-from llmctl.tasks import Problem, Task, get_task
+from llmctl.tasks import Problem, Task
 from llmctl.tasks.base import BaseTask
-from llmctl.training import TrainResult, TrainSettings
-
-Records = list[dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class Policy:
-    """The model at some stage of a run."""
-
-    model: str
-    adapter: str | None = None
-
-
-@dataclass(frozen=True)
-class Phase:
-    """A phase that samples, chunk by chunk."""
-
-    name: str  # of its journal
-    total: int  # problems, as the recipe has it; the task may have fewer
-    size: int  # problems of a chunk
-    policy: Policy
-    has_teacher: bool = False
+from llmctl.training import TrainResult
 
 
 class Phases:
-    """Everything that a run's phases share: the run's folder, the recipe, one open sampler.
+    """What the phases of a run share: the run's folder, the recipe, the tasks, the open samplers.
 
     Args:
         run: Open.
         recipe: Resolved.
-        quiet: No progress.
+        quiet: Whether to leave out progress bars.
 
     Raises:
-        UserError: No such task or data.
+        UserError: There is no such task or data.
     """
 
     def __init__(self, run: Run, recipe: RiseRecipe, quiet: bool = False) -> None:
         self.run, self.recipe, self.quiet = run, recipe, quiet
-        self.train_task, self.test_task = tasks_of(recipe)
-        self._open: tuple[Policy, Sampler] | None = None
-        self._teacher: Sampler | None = None
-
-    # What to work with
+        self.train_task, self.test_task = get_tasks(recipe)
+        for task in (self.train_task, self.test_task):
+            if isinstance(task, BaseTask):
+                task.warm_up()
+        self._samplers = Samplers(run, recipe)
+        self._chunks = ChunkRunner(run, quiet)
 
     @property
     def base(self) -> Policy:
-        """The model as it came."""
-        return Policy(self.recipe.model, None if self.recipe.adapter is None else str(self.recipe.adapter))
+        """The base model of the run."""
+        return base_policy(self.recipe)
 
     def policy(self, iteration: int) -> Policy:
         """The policy after that many rounds of training; 0 is the model that collection starts from.
@@ -83,103 +55,76 @@ class Phases:
         Raises:
             UserError: That training has not been done yet.
         """
-        if iteration == 0:
-            return self.base if self.recipe.warm_start is None else self._trained("warm")
-        return self._trained(str(iteration))
-
-    def _trained(self, name: str) -> Policy:
-        folder = self.run.folder / "models" / name
-        if not (folder / "train_result.json").is_file():
-            raise UserError(
-                f"{folder} is not trained yet: run `llmctl rise train` or `llmctl rise run` first"
-            )
-        is_adapter = (folder / "adapter_config.json").is_file()
-        return Policy(self.recipe.model, str(folder)) if is_adapter else Policy(str(folder))
-
-    def sampler(self, policy: Policy) -> Sampler:
-        """A sampler on a policy; the one that was open before is closed."""
-        settings = self.recipe.sampler
-        if self._open is not None and self._open[0] == policy:
-            return self._open[1]
-        self.close()
-        found = open_sampler(policy.model, engine=settings.engine, adapter=policy.adapter, **settings.options)
-        self._open = (policy, found)
-        self.run.note(engine={"name": found.info.engine, **found.info.details})
-        return found
+        return trained_policy(self.run, self.recipe, iteration)
 
     def close(self) -> None:
-        """Free the samplers' memory."""
-        if self._open is not None:
-            self._open[1].close()
-            self._open = None
-        if self._teacher is not None:
-            self._teacher.close()
-            self._teacher = None
+        """Close the samplers and free their memory."""
+        self._samplers.close()
 
-    # Evaluation
-
-    def evaluate(self, stage: str, policy: Policy) -> Records:
-        """Evaluate a policy on the test problems; records of the whole stage, in order."""
+    def evaluate(self, stage: int, policy: Policy) -> list[Evaluation]:
+        """Evaluate a policy on the test problems; the records of the whole stage, in order."""
         e = self.recipe.evaluate
         problems = self.test_task.problems(self.recipe.task.test_split, e.problems, e.seed)
 
-        def work(number: int, chunk: Sequence[Problem]) -> Records:
-            player = Player(self.sampler(policy), self.test_task, self.recipe.evaluation_sampling)
+        def work(number: int, chunk: Sequence[Problem]) -> list[Evaluation]:
+            sampler = self._samplers.policy(policy)
+            player = Player(sampler, self.test_task, self.recipe.evaluation_sampling)
             seed = derive_seed(e.seed, "evaluate", number)
             return evaluate_problems(player, chunk, turns=e.turns, parallel=e.parallel, seed=seed)
 
-        self._chunks(Phase(f"evaluate-{stage}", e.problems, e.chunk, policy), problems, work)
-        return list(self.records(f"evaluate-{stage}"))
+        def samplers() -> dict[str, Sampler]:
+            return {"usage": self._samplers.policy(policy)}
 
-    # Collection
+        self._run_chunks(ChunkedPhase(f"evaluate-{stage}", e.problems, e.chunk, samplers), problems, work)
+        return list(read_evaluations(self.run, stage))
 
     def collect(self, iteration: int, policy: Policy) -> None:
-        """Collect the episodes of one iteration (from 1) with the policy before it."""
+        """Collect the episodes of one iteration (from 1) with the policy of the iteration before it."""
         c = self.recipe.collect
 
-        def work(number: int, chunk: Sequence[Problem]) -> Records:
+        def work(number: int, chunk: Sequence[Problem]) -> list[Episode]:
             seed = derive_seed(self.recipe.seed, "collect", iteration, number)
-            player = Player(self.sampler(policy), self.train_task, self.recipe.sampling)
-            teacher = self.teacher()
-            asked = None if teacher is None else Player(teacher, self.train_task, self.recipe.sampling)
-            return collect_episodes(player, chunk, c, seed=seed, teacher=asked)
+            player = Player(self._samplers.policy(policy), self.train_task, self.recipe.sampling)
+            sampler = self._samplers.teacher()
+            teacher = None if sampler is None else Player(sampler, self.train_task, self.recipe.sampling)
+            return collect_episodes(player, chunk, c, seed=seed, teacher=teacher)
 
-        phase = Phase(f"collect-{iteration}", c.problems, c.chunk, policy, has_teacher=True)
-        self._chunks(phase, self.collected_problems(iteration), work)
+        def samplers() -> dict[str, Sampler]:
+            found = {"usage": self._samplers.policy(policy)}
+            teacher = self._samplers.teacher()
+            return found if teacher is None else {**found, "teacher_usage": teacher}
 
-    def teacher(self) -> Sampler | None:
-        """The teacher's sampler, None where the recipe has no teacher."""
-        t = self.recipe.collect.teacher
-        if t is not None and self._teacher is None:
-            adapter = None if t.adapter is None else str(t.adapter)
-            options = t.sampler.options
-            self._teacher = open_sampler(t.model, engine=t.sampler.engine, adapter=adapter, **options)
-        return self._teacher
+        phase = ChunkedPhase(f"collect-{iteration}", c.problems, c.chunk, samplers)
+        self._run_chunks(phase, self.collected_problems(iteration), work)
 
     def collected_problems(self, iteration: int) -> Iterator[Problem]:
-        """The training problems of an iteration; another order, or other problems, in each."""
+        """The training problems of an iteration; each iteration has another order, or other problems."""
         seed = derive_seed(self.recipe.seed, "problems", iteration)
         return self.train_task.problems(self.recipe.task.train_split, self.recipe.collect.problems, seed)
 
-    # Training
-
     def build_rows(self, iteration: int) -> dict[str, Any]:
-        """Write the training rows of an iteration; counts for the report."""
+        """Write the training rows of an iteration; returns the counts for the report."""
         rows = training_rows(
             self.train_task,
             self.collected_problems(iteration),
-            self.records(f"collect-{iteration}"),
+            read_episodes(self.run, iteration),
             self.recipe,
         )
         return write_rows(rows, self.run.path(f"data/iteration-{iteration}.jsonl"))
 
     def train(self, iteration: int, start: Policy) -> TrainResult:
-        """Train on the rows of an iteration, from the policy that collected them."""
+        """Train on the rows of an iteration, starting from the policy that collected them."""
         rows = read_training_rows(self.run.path(f"data/iteration-{iteration}.jsonl"))
-        return self._fit(str(iteration), rows, self.recipe.train, start)
+        self.close()  # training needs the memory of the samplers
+        train = self.recipe.train
+        return fit(self.run, self.recipe, str(iteration), rows, train, start, quiet=self.quiet)
 
     def warm_start(self) -> TrainResult | None:
-        """Plain fine-tuning on reference solutions, where the recipe asks for it."""
+        """Plain fine-tuning on reference solutions, where the recipe asks for it.
+
+        Raises:
+            UserError: The task has no reference solutions.
+        """
         warm = self.recipe.warm_start
         if warm is None:
             return None
@@ -193,122 +138,20 @@ class Phases:
             raise UserError(
                 f"warm_start needs reference solutions, but task {self.recipe.task.name} has none: drop it"
             )
-        return self._fit("warm", rows, warm.train, self.base)
-
-    def _fit(
-        self, name: str, rows: Sequence[Mapping[str, Any]], settings: TrainSettings, start: Policy
-    ) -> TrainResult:
-        with quiet_libraries():  # importing TRL and PEFT makes bitsandbytes talk
-            from llmctl.training import train
-
         self.close()
-        output = self.run.path(f"models/{name}")
-        label = "warm start" if name == "warm" else f"train {name}"
-        with progress(None, label, "steps", quiet=self.quiet) as bar:
+        return fit(self.run, self.recipe, "warm", rows, warm.train, self.base, quiet=self.quiet)
 
-            def report(step: int, total: int, loss: float) -> None:
-                bar.total = total
-                bar.advance(step - bar.done, note=f"loss {loss:.3f}")
-
-            if self.recipe.launch is None:
-                return train(start.model, rows, settings, output, init_adapter=start.adapter, progress=report)
-            return self._launch(name, rows, settings, start, report)
-
-    def _launch(
-        self,
-        name: str,
-        rows: Sequence[Mapping[str, Any]],
-        settings: TrainSettings,
-        start: Policy,
-        report: Callable[[int, int, float], None],
-    ) -> TrainResult:
-        from llmctl.training import launch, write_job
-
-        job = write_job(
-            self.run.path(f"jobs/{name}.json"),
-            rows=rows,
-            model=start.model,
-            settings=settings,
-            output=self.run.path(f"models/{name}"),
-            init_adapter=start.adapter,
-        )
-        return launch(job, self.recipe.launch, progress=report)
-
-    # Chunks and their journals
-
-    def records(self, journal: str) -> Iterator[dict[str, Any]]:
-        """All records of a phase, streamed."""
-        for line in self.run.journal(journal):
-            yield from line["records"]
-
-    def _chunks(
-        self,
-        phase: Phase,
-        problems: Iterable[Problem],
-        work: Callable[[int, Sequence[Problem]], Records],
-    ) -> None:
-        book, finished = self.run.journal(phase.name), self.run.journal(FINISHED)
-        if phase.name in finished:
-            return
-        seen = 0
-        done = min(phase.total, len(book) * phase.size)
-        label = phase.name.replace("-", " ")
-        with progress(phase.total, label, "problems", done=done, quiet=self.quiet) as bar:
-            for number, chunk in enumerate(_cut(problems, phase.size)):
-                seen += len(chunk)
-                if (key := f"chunk-{number}") in book:
-                    continue
-                self._do_chunk(phase, key, partial(work, number, chunk))
-                bar.advance(len(chunk))
-        if seen == 0:
+    def _run_chunks(self, phase: ChunkedPhase, problems: Iterable[Problem], work: Work) -> None:
+        if self._chunks.run(phase, problems, work) == 0:
             raise UserError(f"task {self.recipe.task.name} gave no problems: check its path and splits")
-        finished.append(phase.name, {"problems": seen})
-
-    def _do_chunk(self, phase: Phase, key: str, work: Callable[[], Records]) -> None:
-        """One line with records and token counts, then one with the seconds, loading of models aside."""
-        samplers = {"usage": self.sampler(phase.policy)}
-        if phase.has_teacher and (teacher := self.teacher()) is not None:
-            samplers["teacher_usage"] = teacher
-        before = {name: sampler.usage.snapshot() for name, sampler in samplers.items()}
-        began = time.perf_counter()
-        records = work()
-        usage = {name: asdict(sampler.usage.since(before[name])) for name, sampler in samplers.items()}
-        self.run.journal(phase.name).append(key, {**usage, "records": records})
-        clock, unit = self.run.journal("timing"), f"{phase.name}/{key}"
-        if unit not in clock:
-            clock.append(unit, {"seconds": round(time.perf_counter() - began, 3)})
-
-
-def tasks_of(recipe: RiseRecipe) -> tuple[Task, Task]:
-    """The training task and the test task of a recipe, ready to check.
-
-    Raises:
-        UserError: No such task or data.
-    """
-    training, test = get_tasks(recipe)
-    for task in (training, test):
-        if isinstance(task, BaseTask):
-            task.warm_up()
-    return training, test
 
 
 def get_tasks(recipe: RiseRecipe) -> tuple[Task, Task]:
     """The training task and the test task of a recipe.
 
     Raises:
-        UserError: No such task or data.
+        UserError: There is no such task or data.
     """
-    t = recipe.task
-    training = get_task(t.name, **_path(t.path), **t.options)
-    test = training if t.test_path is None else get_task(t.name, **_path(t.test_path), **t.options)
-    return training, test
-
-
-def _path(path: Path | None) -> dict[str, Any]:
-    return {} if path is None else {"path": path}
-
-
-def _cut(problems: Iterable[Problem], size: int) -> Iterator[list[Problem]]:
-    stream = iter(problems)
-    while chunk := list(islice(stream, size)):
-        yield chunk
+    training = recipe.task.open()
+    test_path = recipe.task.test_path
+    return training, training if test_path is None else recipe.task.open(test_path)

@@ -1,10 +1,11 @@
-"""Figures of a RISE report."""
+"""Plots of a RISE report."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from llmctl.rise.metric_names import MetricNames
 from llmctl.runs import new_figure
 
 _COLOURS = {"before": "#8a8a8a", "after": "#1f6fb4"}
@@ -16,7 +17,7 @@ _FLOW_COLOURS = {
 }
 
 
-def draw_accuracy(metrics: Mapping[str, Any]) -> Any:
+def draw_accuracy(metrics: Mapping[str, Any], names: MetricNames) -> Any:
     """Accuracy of each turn before and after, with the parallel vote as a dotted line."""
     figure = new_figure()
     axes = figure.subplots()
@@ -29,7 +30,9 @@ def draw_accuracy(metrics: Mapping[str, Any]) -> Any:
         below = [t["accuracy"].value - t["accuracy"].low for t in turns]
         above = [t["accuracy"].high - t["accuracy"].value for t in turns]
         axes.errorbar(places, values, (below, above), marker="o", capsize=3, color=colour, label=stage)
-        axes.axhline(metrics[stage]["m5_t1"].value, color=colour, linestyle=":", linewidth=1)
+        axes.axhline(
+            names.find(metrics[stage], "parallel_vote").value, color=colour, linestyle=":", linewidth=1
+        )
     axes.set(xlabel="turn", ylabel="accuracy of that turn alone", ylim=(0, 1), xticks=places)
     axes.set_title("dotted: vote of the parallel samples", fontsize=9)
     axes.legend(frameon=False)
@@ -37,7 +40,7 @@ def draw_accuracy(metrics: Mapping[str, Any]) -> Any:
 
 
 def draw_flows(metrics: Mapping[str, Any]) -> Any:
-    """Stacked bars of what became of the problems from each turn to the next."""
+    """Stacked bars of how the answers changed from each turn to the next."""
     stages = [stage for stage in _COLOURS if stage in metrics]
     figure = new_figure()
     for axes, stage in zip(

@@ -58,7 +58,7 @@ class CollectSettings(Recipe):
     first_turn: bool = True
     """Whether to train on the first attempt as well, not only on later ones."""
     chunk: int = Field(default=64, ge=1)
-    """Number of problems sampled together and saved as one journal line; a restart repeats at most one chunk."""
+    """Number of problems that are sampled together and saved as one journal line."""
 
     @model_validator(mode="after")
     def _teacher_is_there(self) -> CollectSettings:

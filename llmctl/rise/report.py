@@ -1,63 +1,73 @@
-"""The report of a RISE run: what changed, what it is worth at equal compute, and what went wrong."""
+"""The report of a RISE run: what changed, the gain at equal compute, and what went wrong."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from llmctl.rise.metric_names import ONE_SAMPLE, MetricNames
 from llmctl.rise.plots import draw_accuracy, draw_flows
 from llmctl.rise.recipe import RiseRecipe
+from llmctl.rise.records import Evaluation
 from llmctl.rise.verdict import verdicts
 from llmctl.runs import Estimate, Run, Section, Table, Verbatim, save_figure, write_report
 
-NAMES = {
+LABELS = {
     "m1_t1": "m1@t1: one sample",
-    "m5_t1": "m{p}@t1: vote of {p} parallel samples",
-    "m1_t5": "m1@t{r}: vote over {r} turns, no oracle",
-    "pass_p": "pass@{p}: any of {p} parallel samples",
-    "p1_t5": "p1@t{r}: any of {r} turns, oracle stop",
+    "parallel_vote": "m{p}@t1: vote of {p} parallel samples",
+    "turn_vote": "m1@t{r}: vote over {r} turns, no oracle",
+    "any_sample": "pass@{p}: any of {p} parallel samples",
+    "any_turn": "p1@t{r}: any of {r} turns, oracle stop",
     "compute_matched_gain": "m1@t{r} - m{p}@t1, equal compute",
     "oracle_matched_gain": "p1@t{r} - pass@{p}, equal compute",
 }
+_ROLES = ("parallel_vote", "turn_vote", "any_sample", "any_turn")
 
 
 def write_rise_report(
     run: Run,
     recipe: RiseRecipe,
     metrics: Mapping[str, Any],
-    stages: Mapping[int, Sequence[Mapping[str, Any]]],
+    stages: Mapping[int, Sequence[Evaluation]],
 ) -> None:
     """Write report.md and report.html, with figures."""
     sections = [Section("Result", [result_table(recipe, metrics), *verdicts(recipe, metrics)])]
     turns = [turn_table(name, metrics[name]["turns"]) for name in ("before", "after") if name in metrics]
     accuracy = save_figure(
-        draw_accuracy(metrics), run, "accuracy", "Accuracy of each turn alone, with 95 % intervals."
+        draw_accuracy(metrics, MetricNames(recipe.evaluate.parallel, recipe.evaluate.turns)),
+        run,
+        "accuracy",
+        "Accuracy of each turn alone, with 95 % intervals.",
     )
-    flow = save_figure(draw_flows(metrics), run, "flows", "What became of the problems from turn to turn.")
+    flow = save_figure(draw_flows(metrics), run, "flows", "How the answers changed from turn to turn.")
     sections.append(Section("Turn by turn", [accuracy, flow, *turns]))
     if metrics["collection"] and any(metrics["collection"].values()):
         tables = [
             count_table(metrics["collection"], "Attempts and improved responses."),
-            count_table(metrics["rows"], "Rows that were trained on, by turn, source and reward."),
+            count_table(metrics["rows"], "Training rows, by turn, source and reward."),
         ]
         sections.append(Section("Collection and training", tables))
-    sections.append(Section("Episodes", episodes(stages, recipe)))
+    sections.append(Section("Episodes", episodes(stages)))
     sections.append(Section("Cost", [cost_table(metrics)]))
     write_report(run, f"RISE: {recipe.task.name} with {recipe.model}", sections)
 
 
 def result_table(recipe: RiseRecipe, metrics: Mapping[str, Any]) -> Table:
-    """Before and after, figure by figure."""
+    """Before and after, metric by metric."""
     e = recipe.evaluate
     rows = []
-    for name, label in NAMES.items():
-        key = f"pass_{e.parallel}" if name == "pass_p" else name
-        row = [label.format(p=e.parallel, r=e.turns), _show(metrics["before"][key])]
+    names = MetricNames(e.parallel, e.turns)
+    for name, label in LABELS.items():
+        if name in _ROLES and getattr(names, name) == ONE_SAMPLE:
+            continue  # with one sample or one turn, the first row says it
+        row = [label.format(p=e.parallel, r=e.turns), _show(_metric(metrics["before"], names, name))]
         if "after" in metrics:
-            gain = metrics["gain"].get(key)
-            row += [_show(metrics["after"][key]), "" if gain is None else _show(gain, sign=True)]
+            row += [
+                _show(_metric(metrics["after"], names, name)),
+                _show(_metric(metrics["gain"], names, name), sign=True),
+            ]
         rows.append(row)
-    columns = ["figure", "before", "after", "gain"] if "after" in metrics else ["figure", "value"]
+    columns = ["metric", "before", "after", "gain"] if "after" in metrics else ["metric", "value"]
     n = metrics["before"]["m1_t1"].n
     s = recipe.evaluation_sampling
     how = "greedy" if s.temperature == 0 else f"temperature {s.temperature:g}"
@@ -68,9 +78,20 @@ def result_table(recipe: RiseRecipe, metrics: Mapping[str, Any]) -> Table:
     return Table(columns, rows, caption)
 
 
+def _metric(metrics: Mapping[str, Any], names: MetricNames, name: str) -> Any:
+    return names.find(metrics, name) if name in _ROLES else metrics.get(name)
+
+
 def turn_table(stage: str, turns: Sequence[Mapping[str, Any]]) -> Table:
     """Accuracy and flows of every turn."""
-    columns = ["turn", "accuracy", "wrong to right", "right to wrong", "says the same again", "engine errors"]
+    columns = [
+        "turn",
+        "accuracy",
+        "wrong to right",
+        "right to wrong",
+        "repeats an earlier response",
+        "engine errors",
+    ]
     rows = [
         [
             turn["turn"],
@@ -105,8 +126,8 @@ def cost_table(metrics: Mapping[str, Any]) -> Table:
     return Table(columns, rows, f"{sum(metrics['seconds'].values()) / 60:.1f} minutes in all, loading aside.")
 
 
-def episodes(stages: Mapping[int, Sequence[Mapping[str, Any]]], recipe: RiseRecipe) -> list[Any]:
-    """A repaired episode, a broken one and one that never got there, from the last evaluation."""
+def episodes(stages: Mapping[int, Sequence[Evaluation]]) -> list[Any]:
+    """A repaired episode, a broken one and one that is never right, from the last evaluation."""
     records = stages[max(stages)]
     wanted = {
         "Repaired": lambda t: not t[0] and any(t),
@@ -115,19 +136,19 @@ def episodes(stages: Mapping[int, Sequence[Mapping[str, Any]]], recipe: RiseReci
     }
     found: list[Any] = []
     for title, fits in wanted.items():
-        match = next((r for r in records if fits([a["is_correct"] for a in r["turns"]])), None)
+        match = next((r for r in records if fits([turn.is_correct for turn in r.turns])), None)
         if match is None:
             found.append(f"{title}: there is no such episode among {len(records)}.")
         else:
-            found.append(Verbatim(_transcript(match), f"{title}: problem {match['problem']}."))
+            found.append(Verbatim(_transcript(match), f"{title}: problem {match.problem}."))
     return found
 
 
-def _transcript(record: Mapping[str, Any]) -> str:
-    lines = [f"reference answer: {record['gold']}"]
-    for number, attempt in enumerate(record["turns"], 1):
-        mark = "right" if attempt["is_correct"] else "wrong"
-        text = attempt["text"] if len(attempt["text"]) <= 600 else attempt["text"][:600] + " ..."
+def _transcript(record: Evaluation) -> str:
+    lines = [f"reference answer: {record.gold}"]
+    for number, turn in enumerate(record.turns, 1):
+        mark = "right" if turn.is_correct else "wrong"
+        text = turn.text if len(turn.text) <= 600 else turn.text[:600] + " ..."
         lines.append(f"turn {number} ({mark}): {text}")
     return "\n".join(lines)
 

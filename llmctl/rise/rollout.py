@@ -1,11 +1,12 @@
-"""Rollouts: all problems take their turns in lockstep, so that every engine call is a large batch."""
+"""Rollouts: all problems take each turn together, so that every call of the engine is a large batch."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from llmctl.rise.turns import Attempt, judge, next_conversation
+from llmctl.rise.records import Turn
+from llmctl.rise.turns import judge, next_conversation
 from llmctl.sampling import Completion, Sampler, Settings
 from llmctl.sampling.common import derive_seed
 from llmctl.sampling.settings import SamplingSettings
@@ -14,16 +15,16 @@ from llmctl.tasks import Problem, Task
 
 @dataclass(frozen=True)
 class Player:
-    """Who samples, on what, and how: what every call of a rollout has in common."""
+    """The sampler, the task and the sampling settings that all calls of a rollout share."""
 
     sampler: Sampler
     task: Task
     sampling: SamplingSettings
 
     def ask(
-        self, problems: Sequence[Problem], attempts: Sequence[Sequence[Attempt]], n: int, seed: int
+        self, problems: Sequence[Problem], attempts: Sequence[Sequence[Turn]], n: int, seed: int
     ) -> list[list[Completion]]:
-        """Sample n next responses for every problem after its attempts so far."""
+        """Sample n next responses for every problem after its turns so far."""
         s = self.sampling
         conversations = [
             next_conversation(self.task, problem, done, s.window, s.retry)
@@ -40,35 +41,35 @@ def rollout(
     *,
     seed: int,
     stop_when_correct: bool = True,
-    first: Sequence[Attempt] | None = None,
-) -> list[list[Attempt]]:
+    first: Sequence[Turn] | None = None,
+) -> list[list[Turn]]:
     """Play episodes of several turns.
 
     Args:
         player: Samples and judges.
-        problems: Played in lockstep.
-        turns: R, attempts of an episode at most.
-        seed: Of all sampling.
+        problems: They take each turn together.
+        turns: R, the maximum number of turns per episode.
+        seed: Seed for all sampling.
         stop_when_correct: End an episode at its first right answer (an oracle); otherwise every answer
             is followed by the same feedback as a wrong one, and all R turns are played.
-        first: First attempts that are there already, one a problem.
+        first: First turns that exist already, one per problem.
 
     Returns:
-        The attempts of every problem, in order. An engine failure ends its episode with that attempt.
+        The turns of every problem, in order. An engine failure ends its episode with that turn.
     """
-    episodes: list[list[Attempt]] = [[attempt] for attempt in first] if first else [[] for _ in problems]
+    episodes: list[list[Turn]] = [[attempt] for attempt in first] if first else [[] for _ in problems]
     for turn in range(len(episodes[0]) if episodes else 0, turns):
         active = [i for i, done in enumerate(episodes) if _goes_on(done, stop_when_correct)]
         if not active:
             break
-        asked = [problems[i] for i in active]
-        replies = player.ask(asked, [episodes[i] for i in active], 1, derive_seed(seed, turn))
+        waiting = [problems[i] for i in active]
+        replies = player.ask(waiting, [episodes[i] for i in active], 1, derive_seed(seed, turn))
         for i, (reply,) in zip(active, replies, strict=True):
             episodes[i].append(judge(player.task, problems[i], reply, episodes[i]))
     return episodes
 
 
-def _goes_on(attempts: Sequence[Attempt], stop_when_correct: bool) -> bool:
+def _goes_on(attempts: Sequence[Turn], stop_when_correct: bool) -> bool:
     if not attempts:
         return True
     return attempts[-1].error is None and not (stop_when_correct and attempts[-1].is_correct)

@@ -11,6 +11,7 @@ from llmctl.jobs.results import encode_part, read_groups, write_results
 from llmctl.jobs.show import all_tables
 from llmctl.jobs.summary import summarize_results
 from llmctl.rise import metrics
+from llmctl.rise.records import Evaluation
 from llmctl.runs import wilson
 
 from .helpers import job, rows, start
@@ -66,17 +67,24 @@ def test_figures_of_a_job_are_those_of_rise(tmp_path):
         by.setdefault((row["protocol"], row["problem"]), []).append(row)
     names = dict.fromkeys(row["problem"] for row in found)
     records = [
-        {"problem": name, "parallel": by[("parallel", name)], "turns": by[("sequential", name)]}
+        Evaluation.from_dict(
+            {
+                "problem": name,
+                "gold": "",
+                "parallel": by[("parallel", name)],
+                "turns": by[("sequential", name)],
+            }
+        )
         for name in names
     ]
     rise = metrics.summarize(records)
     summary = summarize_results(tmp_path / "job" / "results.parquet", job(limit=40))
     figures = {entry["protocol"]: entry["figures"] for entry in summary["figures"]}
     assert figures["parallel"]["m1_t1"]["value"] == pytest.approx(rise["m1_t1"].value)
-    assert figures["parallel"]["m3_t1"]["value"] == pytest.approx(rise["m5_t1"].value)
+    assert figures["parallel"]["m3_t1"]["value"] == pytest.approx(rise["m3_t1"].value)
     assert figures["parallel"]["pass_2"]["value"] == pytest.approx(rise["pass_2"].value)
-    assert figures["sequential"]["m1_t3"]["value"] == pytest.approx(rise["m1_t5"].value)
-    assert figures["sequential"]["p1_t3"] == rise["p1_t5"].to_dict()
+    assert figures["sequential"]["m1_t3"]["value"] == pytest.approx(rise["m1_t3"].value)
+    assert figures["sequential"]["p1_t3"] == rise["p1_t3"].to_dict()
     (gain,) = summary["equal_compute"]
     assert gain["difference"] == rise["compute_matched_gain"].to_dict()
     (sequential,) = (entry for entry in summary["figures"] if entry["protocol"] == "sequential")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 
 from llmctl.rise.recipe import CollectSettings
+from llmctl.rise.records import Evaluation, Turn
 from llmctl.rise.rollout import Player
-from llmctl.rise.turns import Attempt
 from llmctl.sampling.scripted import ScriptedSampler
 from llmctl.sampling.settings import SamplingSettings
 from llmctl.tasks import Feedback, Problem
@@ -75,7 +75,7 @@ def gambler(chance):
 
 def attempt(answer="x", is_correct=False, **more):
     fields = {"text": f"{answer}", "reward": float(is_correct), "is_correct": is_correct, "answer": answer}
-    return Attempt(**(fields | {"message": "Wrong.", "tokens": 1, "logprob": -1.0} | more))
+    return Turn(**(fields | {"message": "Wrong.", "tokens": 1, "logprob": -1.0} | more))
 
 
 def collecting(**changes):
@@ -83,15 +83,14 @@ def collecting(**changes):
 
 
 def record(parallel, turns, problem="p"):
-    """An evaluation record from strings: "R" right, "W" wrong, "V" wrong in another way, "?" unreadable."""
+    """An evaluation record from strings of letters.
+
+    "R" is right, "W" wrong, "V" wrong in another way, "?" unreadable, "E" an engine failure.
+    """
 
     def one(letter):
         answers = {"R": "right", "W": "wrong", "V": "other", "?": None}
-        return {"answer": answers[letter], "is_correct": letter == "R", "text": letter}
+        error = "gone" if letter == "E" else None
+        return attempt(answers.get(letter), letter == "R", text=letter, error=error)
 
-    return {
-        "problem": problem,
-        "gold": "right",
-        "parallel": list(map(one, parallel)),
-        "turns": list(map(one, turns)),
-    }
+    return Evaluation(problem, "right", tuple(map(one, parallel)), tuple(map(one, turns)))

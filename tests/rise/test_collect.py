@@ -13,9 +13,11 @@ from .helpers import TASK, collecting, gambler, number_of, player, problems, rig
 
 
 def collect(script, settings=None, teacher=None, count=4):
-    return collect_episodes(
+    """The episodes as a journal holds them."""
+    found = collect_episodes(
         player(script), problems(count), settings or collecting(), seed=1, teacher=teacher and player(teacher)
     )
+    return [episode.to_dict() for episode in found]
 
 
 def with_teacher(*sources, samples=1):
@@ -75,8 +77,8 @@ def test_among_equal_rewards_the_likelier_response_wins():
         attempt("b", logprob=-9.0, tokens=3),
         attempt("c", logprob=None),
     ]
-    assert _best(found[:2], "self")["text"] == "b"  # -3 a token against -4
-    assert _best(found, "self")["text"] == "c"  # a server that does not tell: the first of these
+    assert _best(found[:2], "self").text == "b"  # -3 a token against -4
+    assert _best(found, "self").text == "c"  # a server that does not tell: the first of these
 
 
 def test_sources_are_asked_in_order_and_only_where_nothing_is_right_yet():
@@ -183,4 +185,4 @@ def test_a_teachers_failure_is_counted_and_the_next_source_steps_in():
 def test_collection_is_a_function_of_its_seed():
     assert collect(gambler(0.3)) == collect(gambler(0.3))
     other = collect_episodes(player(gambler(0.3)), problems(), collecting(), seed=2)
-    assert other != collect(gambler(0.3))
+    assert [episode.to_dict() for episode in other] != collect(gambler(0.3))

@@ -17,7 +17,10 @@ def make(folder, stages, finished=None, **recipe):
     (folder / "journal").mkdir(parents=True)
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe_content(RiseRecipe(**recipe))))
     for stage, records in stages.items():
-        lines = [{"key": f"chunk-{i}", "records": records[i : i + 2]} for i in range(0, len(records), 2)]
+        lines = [
+            {"key": f"chunk-{i}", "records": [r.to_dict() for r in records[i : i + 2]]}
+            for i in range(0, len(records), 2)
+        ]
         path = folder / f"journal/evaluate-{stage}.jsonl"
         path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     done = stages if finished is None else finished
@@ -32,13 +35,16 @@ GOOD = [record("RRRRR", "RRR", str(i)) for i in range(3)]
 
 
 def test_it_is_second_minus_first_of_the_last_whole_evaluations(tmp_path):
-    one = make(tmp_path / "one", {0: BAD, 1: HALF}, seed=1)
-    two = make(tmp_path / "two", {0: BAD, 2: GOOD, 10: GOOD}, finished=[0, 2], iterations=10, seed=2)
+    three = {"turns": 3}
+    one = make(tmp_path / "one", {0: BAD, 1: HALF}, seed=1, evaluate=three)
+    two = make(
+        tmp_path / "two", {0: BAD, 2: GOOD, 10: GOOD}, finished=[0, 2], iterations=10, seed=2, evaluate=three
+    )
     found = compare_runs(one, two)
     assert (found["stages"], found["n"]) == ([1, 2], 3)
     assert found["figures"]["m1_t1"].value == pytest.approx(0.6)
     assert found["figures"]["compute_matched_gain"].value == pytest.approx(0 - 1)
-    assert found["figures"]["p1_t5"].value == 0
+    assert found["figures"]["p1_t3"].value == 0
     assert found["differences"] == ["iterations 1 -> 10", "seed 1 -> 2"]
 
 
@@ -72,7 +78,7 @@ def test_what_counts_is_the_sampling_of_the_evaluation(tmp_path):
 def test_other_problems_are_refused(tmp_path):
     one, two = make(tmp_path / "one", {0: BAD}), make(tmp_path / "two", {0: BAD[:2]})
     with pytest.raises(
-        UserError, match="can not be compared: the two evaluations are not of the same problems"
+        UserError, match="cannot be compared: the two evaluations are not of the same problems"
     ):
         compare_runs(one, two)
 

@@ -9,6 +9,7 @@ from llmctl.errors import UserError
 from llmctl.rise.collect import collect_episodes
 from llmctl.rise.dataset import read_training_rows, training_rows, write_rows
 from llmctl.rise.recipe import RiseRecipe
+from llmctl.rise.records import Episode, State
 from llmctl.rise.turns import next_conversation
 
 from .helpers import TASK, attempt, collecting, gambler, player, problems
@@ -16,11 +17,12 @@ from .helpers import TASK, attempt, collecting, gambler, player, problems
 
 def state(turn, reward, rewards=(0, 0), text="it is a", source="self"):
     improved = None if reward is None else {"text": text, "reward": reward, "source": source}
-    return {"turn": turn, "rewards": list(rewards), "repeats": 0, "degenerate": 0, "improved": improved}
+    plain = {"turn": turn, "rewards": list(rewards), "repeats": 0, "degenerate": 0, "improved": improved}
+    return State.from_dict(plain)
 
 
 def episode(states, attempts, number=0):
-    return {"problem": f"train:{number}", "turns": [a.to_dict() for a in attempts], "states": states}
+    return Episode(f"train:{number}", tuple(attempts), tuple(states))
 
 
 def rows(records, **recipe):

@@ -14,9 +14,11 @@ from .helpers import TASK, gambler, number_of, player, problems, turn_of
 
 
 def evaluated(script, turns=5, parallel=5, count=12, seed=3, **sampling):
-    return evaluate_problems(
+    """The records as a journal holds them."""
+    found = evaluate_problems(
         player(script, **sampling), problems(count), turns=turns, parallel=parallel, seed=seed
     )
+    return [record.to_dict() for record in found]
 
 
 @settings(max_examples=25, deadline=None)
@@ -33,9 +35,9 @@ def test_an_oracle_stops_where_the_plain_rollout_is_first_right(chance, turns, w
     replies = policy.ask(problems(12), [[]] * 12, 3, derive_seed(seed, "parallel"))
     first = [judge(TASK, problem, row[0]) for problem, row in zip(problems(12), replies, strict=True)]
     oracle = rollout(policy, problems(12), turns, seed=derive_seed(seed, "turns"), first=first)
-    assert scores(records)["p1_t5"].tolist() == [float(episode[-1].is_correct) for episode in oracle]
+    assert scores(records).any_turn.tolist() == [float(episode[-1].is_correct) for episode in oracle]
     for record, episode in zip(records, oracle, strict=True):
-        assert [t["text"] for t in record["turns"]][: len(episode)] == [attempt.text for attempt in episode]
+        assert [t.text for t in record.turns][: len(episode)] == [attempt.text for attempt in episode]
 
 
 def test_all_turns_are_played_whether_right_or_not():

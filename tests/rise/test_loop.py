@@ -10,7 +10,7 @@ import pytest
 from safetensors.torch import load_file
 
 from llmctl.errors import EngineError, UserError
-from llmctl.rise import loop, phases
+from llmctl.rise import loop, policies
 from llmctl.rise.recipe import RiseRecipe
 from llmctl.runs import Run
 from llmctl.runs.recipe import parse_recipe
@@ -59,7 +59,7 @@ def test_a_finished_run_stays_what_it_is(whole, monkeypatch):
         raise AssertionError("nothing is left to sample")
 
     before, manifest = facts(whole), (whole / "manifest.json").read_text()
-    monkeypatch.setattr(phases, "open_sampler", open_sampler)
+    monkeypatch.setattr(policies, "open_sampler", open_sampler)
     recipe = parse_recipe(RiseRecipe, {k: v for k, v in _content(whole).items() if k != "kind"}, "test")
     with Run.open(whole, recipe, "rise run") as open_run:
         loop.run_rise(open_run, recipe, quiet=True)
@@ -77,7 +77,7 @@ def _content(folder):
 def test_metrics_have_the_promised_interface(whole):
     metrics = json.loads((whole / "metrics.json").read_text())
     for stage in ("before", "after"):
-        for name in ("m1_t1", "m5_t1", "m1_t5", "p1_t5", "compute_matched_gain"):
+        for name in ("m1_t1", "m3_t1", "m1_t3", "p1_t3", "pass_3", "compute_matched_gain"):
             assert set(metrics[stage][name]) == {"value", "low", "high", "n"}
             assert metrics[stage][name]["n"] == 10
     names = {"evaluate-0", "collect-1", "train-1", "evaluate-1"}
@@ -151,14 +151,14 @@ def scripted(script):
 
 
 def test_a_teacher_is_a_second_sampler_with_tokens_of_its_own(tiny_model, tmp_path, monkeypatch):
-    real = phases.open_sampler
+    real = policies.open_sampler
 
     def open_sampler(model, **options):
         if model != "teacher":
             return real(model, **options)
         return ScriptedSampler(lambda c, s: " ".join(sorted(c[-1]["content"].split("\n")[-1].split())))
 
-    monkeypatch.setattr(phases, "open_sampler", open_sampler)
+    monkeypatch.setattr(policies, "open_sampler", open_sampler)
     content = tiny_recipe(tiny_model)
     content["collect"] |= {"improve": ["self", "teacher"], "teacher": {"model": "teacher"}}
     found = run(tmp_path / "run", content)
@@ -176,13 +176,13 @@ def test_engine_failures_lose_nothing_and_are_counted_in_metrics_and_report(
             raise EngineError("server gone")
         return "99 98"
 
-    real = phases.open_sampler
+    real = policies.open_sampler
     broken = {"on": True}
 
     def open_sampler(model, **options):
         return ScriptedSampler(script) if broken["on"] else real(model, **options)
 
-    monkeypatch.setattr(phases, "open_sampler", open_sampler)
+    monkeypatch.setattr(policies, "open_sampler", open_sampler)
     found = run(tmp_path / "run", tiny_recipe(tiny_model))
     lines = [json.loads(line) for line in (tmp_path / "run/journal/evaluate-0.jsonl").open()]
     attempts = [a for line in lines for r in line["records"] for a in [*r["parallel"], *r["turns"][1:]]]
@@ -208,7 +208,7 @@ def test_an_evaluation_that_was_cut_short_is_no_stage(whole, tiny_model, tmp_pat
         assert "after" not in loop.finish(open_run, recipe)
         finished.unlink()
     with Run.open(folder, recipe, "rise eval") as open_run:
-        with pytest.raises(UserError, match="no whole evaluation of the untrained model yet"):
+        with pytest.raises(UserError, match="no complete evaluation of the base model yet"):
             loop.finish(open_run, recipe)
 
 
@@ -278,7 +278,7 @@ def test_a_server_can_be_evaluated_but_not_trained(tmp_path, monkeypatch):
     content = tiny_recipe(Path("a-name-only-the-server-knows"), sampler={"engine": "server"})
     with pytest.raises(UserError, match="sampler.engine is server and iterations is 1.*set iterations=0"):
         run(tmp_path / "refused", dict(content))
-    monkeypatch.setattr(phases, "open_sampler", lambda *_, **__: ScriptedSampler(lambda *_: "10 20"))
+    monkeypatch.setattr(policies, "open_sampler", lambda *_, **__: ScriptedSampler(lambda *_: "10 20"))
     metrics = run(tmp_path / "run", {**content, "iterations": 0})
     assert metrics["before"]["m1_t1"].n == 10 and "after" not in metrics
     assert (tmp_path / "run" / "report.html").is_file()
