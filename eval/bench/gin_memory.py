@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from llmctl.gin.graph import AttentionInputs, GraphRule, adjacency, send_messages
-from llmctl.models.loading import pick_device
+from llmctl.models.devices import pick_device
 from llmctl.studies.adapters.memory import PeakMemory
 
 SIDES = ("blocks", "whole")

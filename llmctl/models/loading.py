@@ -11,14 +11,12 @@ from safetensors import SafetensorError
 
 from llmctl.errors import UserError
 from llmctl.models.description import check_adapter, reads_images
+from llmctl.models.devices import pick_device, pick_dtype, quantization_config
 from llmctl.models.quiet import quiet_libraries
 from llmctl.models.registry import resolve
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-QUANTIZATIONS = ("none", "nf4", "int8")
 
 
 @dataclass(frozen=True)
@@ -134,43 +132,6 @@ def load_processor(name: str | Path, *, trust_remote_code: bool = False) -> Any:
     return processor
 
 
-def pick_device(device: str = "auto") -> torch.device:
-    """The torch device for a name; "auto" prefers CUDA.
-
-    Raises:
-        UserError: The name means nothing to torch, or asks for CUDA where there is none.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        place = torch.device(device)
-    except RuntimeError as error:
-        raise UserError(
-            f"device is {device!r}, but torch knows no such device: use auto, cpu or cuda"
-        ) from error
-    if place.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(
-            f"device is {device!r}, but torch sees no CUDA device: use cpu, or install a CUDA torch"
-        )
-    return place
-
-
-def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    """The torch dtype for a name on a device.
-
-    Raises:
-        UserError: No such dtype.
-    """
-    if dtype == "auto":
-        if device.type == "cpu":
-            return torch.float32  # bfloat16 is several times slower on CPUs without AMX or AVX512
-        has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
-        return torch.bfloat16 if has_bf16 else torch.float16
-    if dtype not in DTYPES:
-        raise UserError(f"dtype is {dtype!r}, but it must be auto or one of {', '.join(DTYPES)}")
-    return DTYPES[dtype]
-
-
 def load_tokenizer(name: str | Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
     """The tokenizer of a model, padding on the left, with a padding token.
 
@@ -273,30 +234,6 @@ def _place(model: Any, device: torch.device) -> Any:
         raise UserError(
             f"the model can not be put on {device} ({_first_line(error)}): use another one"
         ) from error
-
-
-def quantization_config(quantization: str, dtype: torch.dtype) -> Any:
-    """The bitsandbytes configuration for "nf4" or "int8"; computing happens in `dtype`.
-
-    Raises:
-        UserError: No such quantization, or bitsandbytes is missing.
-    """
-    from importlib.util import find_spec
-
-    if quantization not in QUANTIZATIONS:
-        raise UserError(f"quantization is {quantization!r}, but it must be one of {', '.join(QUANTIZATIONS)}")
-    if find_spec("bitsandbytes") is None:
-        raise UserError(f"quantization {quantization} needs bitsandbytes: run `pip install bitsandbytes`")
-    from transformers import BitsAndBytesConfig
-
-    if quantization == "int8":
-        return BitsAndBytesConfig(load_in_8bit=True)
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=dtype,
-    )
 
 
 def _first_line(error: Exception) -> str:

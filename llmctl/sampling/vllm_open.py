@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from llmctl.errors import EngineError, UserError
-from llmctl.models.loading import DTYPES
+from llmctl.models.devices import DTYPES
 from llmctl.sampling.vllm_lora import RANKS, fitting_rank
 
 # vLLM reads these when it is imported; a value that the user has set stays.

@@ -12,7 +12,8 @@ from trl import SFTConfig
 
 from llmctl.errors import UserError
 from llmctl.models.description import reads_images
-from llmctl.models.loading import Loaded, attach_adapter, load, load_image_text, pick_dtype
+from llmctl.models.devices import pick_dtype
+from llmctl.models.loading import Loaded, attach_adapter, load, load_image_text
 from llmctl.training.config import TrainSettings
 from llmctl.training.picture_data import language_targets
 

@@ -11,7 +11,7 @@ from llmctl.jobs.results import encode_part, read_groups, write_results
 from llmctl.jobs.show import all_tables
 from llmctl.jobs.summary import summarize_results
 from llmctl.rise import metrics
-from llmctl.rise.records import Evaluation
+from llmctl.rise.records import Evaluation, Turn
 from llmctl.runs import wilson
 
 from .helpers import job, rows, start
@@ -44,7 +44,9 @@ def test_votes_are_those_of_rise_whatever_the_row_groups(tmp_path):
     draw = random.Random(1)
     kinds = [("right", True), ("a", False), ("b", False), (None, False)]
     problems = [[draw.choice(kinds) for _ in range(draw.randint(1, 6))] for _ in range(200)]
-    expected = [metrics.vote([{"answer": a, "is_correct": r} for a, r in samples]) for samples in problems]
+    expected = [
+        metrics.vote([Turn("", float(r), r, a, "", 0, None) for a, r in samples]) for samples in problems
+    ]
     for group in (200, 7):
         (cell,) = read_cells(write(tmp_path / "r.parquet", problems, group=group)).values()
         assert cell.values["vote"].tolist() == pytest.approx(expected)

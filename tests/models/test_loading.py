@@ -9,7 +9,8 @@ from safetensors.torch import load_file, save_file
 
 from llmctl.errors import UserError
 from llmctl.models import describe, load
-from llmctl.models.loading import attach_adapter, load_tokenizer, pick_device, pick_dtype
+from llmctl.models.devices import pick_device, pick_dtype
+from llmctl.models.loading import attach_adapter, load_tokenizer
 from llmctl.models.tiny import FAMILIES, make_tiny_model, tiny_tokenizer
 
 
