@@ -116,7 +116,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} can not be read ({error}): fetch or save the model again") from error
+        raise UserError(f"{path} cannot be read ({error}): fetch or save the model again") from error
     if not isinstance(content, dict):
         raise UserError(
             f"{path} holds a {type(content).__name__}, but an object is needed: save the model again"

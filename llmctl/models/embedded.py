@@ -60,7 +60,7 @@ def ensure(folder: Path) -> Path:
     A lock lets only one process make it; the folder appears whole or not at all.
 
     Raises:
-        UserError: The package is not installed, or the cache can not be written.
+        UserError: The package is not installed, or the cache cannot be written.
     """
     if (folder / "config.json").is_file():
         return folder

@@ -42,7 +42,7 @@ def encode(processor: Any, text: str, pictures: Sequence[Any]) -> tuple[tuple[in
     Tensors of `PER_TOKEN` are (1, T), like the ids; others have what the model asks of a picture.
 
     Raises:
-        UserError: The processor can not read a picture.
+        UserError: The processor cannot read a picture.
     """
     bos = processor.tokenizer.bos_token
     options = {"add_special_tokens": bos is not None and not text.startswith(bos), "return_tensors": "pt"}

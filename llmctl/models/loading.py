@@ -217,7 +217,7 @@ def _load_weights(
                 f"{folder} does not fit in the memory of {device}: set quantization or a smaller dtype"
             ) from error
         what = "a causal language model" if kind is AutoModelForCausalLM else "a vision-language model"
-        raise UserError(f"{folder} can not be loaded as {what} ({_first_line(error)})") from error
+        raise UserError(f"{folder} cannot be loaded as {what} ({_first_line(error)})") from error
     model, found = loaded
     if found["missing_keys"]:  # transformers would go on with random ones
         raise UserError(
@@ -232,7 +232,7 @@ def _place(model: Any, device: torch.device) -> Any:
         return model.to(device)
     except (RuntimeError, AssertionError) as error:  # no such device, or no room on it
         raise UserError(
-            f"the model can not be put on {device} ({_first_line(error)}): use another one"
+            f"the model cannot be put on {device} ({_first_line(error)}): use another one"
         ) from error
 
 

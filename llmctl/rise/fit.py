@@ -31,7 +31,7 @@ def fit(
         recipe: Its `launch` decides where the training runs.
         name: "warm", or the number of the iteration.
         rows: `messages`, and `weight` where examples are weighted.
-        settings: Of the trainer.
+        settings: Settings of the trainer.
         start: The policy that training starts from.
         quiet: Whether to leave out the progress bar.
     """

@@ -171,7 +171,7 @@ def paired_gains(
 
     Args:
         before: One per problem.
-        after: Of the same problems in the same order.
+        after: One per problem, of the same problems in the same order.
         seed: Seed for the bootstrap.
         turns: R, as both evaluations were run; None takes the length of the longest episode.
 

@@ -31,7 +31,7 @@ def check_inputs(recipe: RiseRecipe) -> None:
         )
     if recipe.sampler.engine == "server" and recipe.iterations > 0:
         raise UserError(
-            f"sampler.engine is server and iterations is {recipe.iterations}, but a server can not load what "
+            f"sampler.engine is server and iterations is {recipe.iterations}, but a server cannot load what "
             "an iteration trains: take transformers or vllm, or set iterations=0 to evaluate only"
         )
     if recipe.launch is not None and not recipe.launch.is_file():

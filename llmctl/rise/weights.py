@@ -31,7 +31,7 @@ def is_kept(reward: float, earlier: Sequence[float], keep: Keep) -> bool:
     """Whether a response is trained on.
 
     Args:
-        reward: Of the response.
+        reward: Reward of the response.
         earlier: Rewards of the attempts before it in the episode; empty at the first turn.
         keep: "all"; "better" (than the turn before); "best" (no earlier turn was better); "success".
     """

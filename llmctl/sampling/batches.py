@@ -47,8 +47,8 @@ def by_length(rows: Sequence[Row], samples: int, new: int, max_rows: int, max_to
         rows: In any order.
         samples: Rows of a batch that each one takes.
         new: Tokens that come to each.
-        max_rows: Of a batch, samples counted.
-        max_tokens: Of a batch, padding and new tokens counted; a single row may be longer.
+        max_rows: Maximum number of rows per batch; each sample is a row.
+        max_tokens: Maximum number of tokens per batch, new ones included; one row may be longer.
     """
     batches: list[list[Row]] = []
     batch: list[Row] = []
@@ -69,8 +69,8 @@ def by_prefix(rows: Sequence[Row], max_rows: int, max_tokens: int) -> list[list[
 
     Args:
         rows: In any order.
-        max_rows: Of a batch.
-        max_tokens: Of a batch, padding counted.
+        max_rows: Maximum number of rows per batch.
+        max_tokens: Maximum number of tokens per batch, with padding.
 
     Returns:
         Batches of groups; a group of more rows than a batch may have is divided.

@@ -29,7 +29,7 @@ class Closing:
 
 
 def request_seeds(seed: int | None, conversations: Sequence[Conversation]) -> list[int]:
-    """One 63-bit seed a conversation, from the call's seed and the conversation itself.
+    """One 63-bit seed per conversation, from the call's seed and the conversation itself.
 
     Equal conversations in one call get different seeds by their count so far; the place in the batch
     plays no part, so a batch in another order, or cut in two, gives the same samples.
@@ -91,7 +91,7 @@ def check_conversations(conversations: Sequence[Conversation]) -> None:
 def check_prompts(
     prompts: Sequence[Sequence[int]], max_tokens: int, vocabulary: int, context_length: int | None
 ) -> None:
-    """Refuse token ids that the model can not continue by `max_tokens`.
+    """Refuse token ids that the model cannot continue by `max_tokens`.
 
     Raises:
         UserError: A prompt is empty, holds what is no id of the vocabulary, or is too long; its number in
@@ -115,7 +115,7 @@ def check_continuations(
     context_length: int | None,
     new: int = 0,
 ) -> None:
-    """Refuse pairs that can not be scored.
+    """Refuse pairs that cannot be scored.
 
     Args:
         prompts: Token ids.

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-class Passes(Closing):
+class ForwardPasses(Closing):
     """What the transformers engine asks of its model; the engine itself fills in the attributes."""
 
     _model: Any
@@ -43,7 +43,7 @@ class Passes(Closing):
         """Run a batch, in halves where memory runs out.
 
         Args:
-            batch: Of prompts.
+            batch: A batch of prompts.
             run: One answer a prompt.
             n: Rows that a prompt takes.
             alone: The answer for a prompt that does not fit alone; None raises.

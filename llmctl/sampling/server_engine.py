@@ -49,7 +49,7 @@ class _Outcome:
 class ServerSampler(Closing):
     """Samples from a server that speaks OpenAI's chat protocol (vLLM, SGLang, llama.cpp, OpenAI, ...).
 
-    What a server can not tell stays empty: `token_ids` is () and `logprob` is NaN. Log-probabilities are
+    What a server cannot tell stays empty: `token_ids` is () and `logprob` is NaN. Log-probabilities are
     the server's; vLLM's are the raw model's unless it was started with another `--logprobs-mode`. The
     same seed gives the same samples where the server honours seeds.
 

@@ -31,11 +31,11 @@ from llmctl.sampling.common import (
     single_token_ids,
 )
 from llmctl.sampling.decoding import SeededSampling, StopStrings, cut_at_stop
-from llmctl.sampling.forward import Passes
+from llmctl.sampling.forward import ForwardPasses
 from llmctl.sampling.types import Completion, SamplerInfo, Settings, Usage
 
 
-class TransformersSampler(Passes):
+class TransformersSampler(ForwardPasses):
     """Samples with `generate` in this process.
 
     Args:
@@ -49,7 +49,7 @@ class TransformersSampler(Passes):
         trust_remote_code: Run code that comes with the weights.
 
     Raises:
-        UserError: The model or adapter can not be loaded.
+        UserError: The model or adapter cannot be loaded.
     """
 
     def __init__(

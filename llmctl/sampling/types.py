@@ -23,10 +23,10 @@ class Settings:
     seed for every call.
     """
 
-    n: int = 1  # samples a conversation
+    n: int = 1  # samples per conversation
     temperature: float = 1.0  # 0 is greedy decoding
     top_p: float = 1.0  # nucleus mass kept, in (0, 1]
-    max_tokens: int = 256  # new tokens at most
+    max_tokens: int = 256  # maximum number of new tokens
     stop: tuple[str, ...] = ()  # strings that end a completion; they are not part of its text
     seed: int | None = 0
 
@@ -122,7 +122,7 @@ class Sampler(Protocol):
             settings: How to sample; `Settings()` where None.
 
         Returns:
-            One list a conversation, in order, of exactly `settings.n` completions.
+            One list per conversation, in order, of exactly `settings.n` completions.
 
         Raises:
             UserError: A conversation is malformed, or longer than the model's context.
@@ -140,11 +140,11 @@ class Sampler(Protocol):
                 engine has the vocabulary (a server has not).
 
         Returns:
-            One list a conversation: natural log-probability of each token, in the order of `tokens`.
+            One list per conversation: natural log-probability of each token, in the order of `tokens`.
 
         Raises:
             UserError: A string is not a single token.
-            EngineError: The engine can not tell (a server that limits its log-probabilities, say).
+            EngineError: The engine cannot tell (a server that limits its log-probabilities, say).
         """
         ...
 
@@ -196,6 +196,6 @@ class TokenSampler(Sampler, Protocol):
 
         Raises:
             UserError: A prompt is empty, outside the vocabulary, or leaves no room in the context.
-            EngineError: The engine can not tell (a server that is asked by messages, say).
+            EngineError: The engine cannot tell (a server that is asked by messages, say).
         """
         ...

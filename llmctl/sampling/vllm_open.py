@@ -138,7 +138,7 @@ def open_llm(folder: Path, options: EngineOptions, adapter_rank: int = 0) -> Ope
     try:
         with _kept_in(in_process), _refusals(folder):
             llm = LLM(str(folder), **_settings(options, rank, is_cpu))
-            # What a CPU's kernels can not do (a head of 16, say) shows only now.
+            # What a CPU's kernels cannot do (a head of 16, say) shows only now.
             probe = SamplingParams(temperature=0.0, max_tokens=1)
             llm.generate(TokensPrompt(prompt_token_ids=[0]), probe, use_tqdm=False)
     except BaseException:

@@ -113,7 +113,7 @@ class SharedEngine:
                 opened = self._open = open_llm(self._folder, self._options, adapter.rank)
             if adapter.rank > opened.lora_rank:
                 raise UserError(
-                    f"adapter {adapter.folder} can not be used: vLLM has no LoRA for this architecture, take "
+                    f"adapter {adapter.folder} cannot be used: vLLM has no LoRA for this architecture, take "
                     "engine transformers"
                 )
         return self.llm

@@ -70,7 +70,7 @@ class BaseTask(ABC):
         return []
 
     def warm_up(self) -> float:
-        """Load what checks may need, so that the first one doesn't wait for it; seconds that it took."""
+        """Load what the first check would have to wait for; returns the seconds that it took."""
         return 0.0
 
     def conversation(self, problem: Problem) -> list[Message]:

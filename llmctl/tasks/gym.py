@@ -60,7 +60,7 @@ class Gym(BaseTask):
             self._setup = (dataset, json.dumps({**options, "seed": 0, "size": 1}, sort_keys=True))
         except (AssertionError, ValueError, TypeError, KeyError) as error:
             raise UserError(
-                f"{self.name} got options that it can't use ({error}): see its configuration"
+                f"{self.name} got options that it cannot use ({error}): see its configuration"
             ) from error
 
     def __len__(self) -> int:

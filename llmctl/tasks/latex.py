@@ -90,7 +90,7 @@ def same_latex(reply: str, reference: str) -> bool:
         beyond this module's limits and where math-verify found nothing within its time.
 
     Raises:
-        UserError: math-verify is needed and can not be imported.
+        UserError: math-verify is needed and cannot be imported.
     """
     if reply == reference:
         return True

@@ -143,7 +143,7 @@ class HubSource:
         """See `RowSource`; the rows stay in memory-mapped files.
 
         Raises:
-            UserError: No such split, or the data set can not be had (no network, say).
+            UserError: No such split, or the data set cannot be had (no network, say).
         """
         tables = [(config, self._load(config, split)) for config in self.configs]
         places = [(table, config, index) for config, data in tables for table, index in _indexed(data)]
@@ -170,7 +170,7 @@ class HubSource:
             except Exception as error:  # the Hub client raises many kinds; all of them mean "not to be had"
                 reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
                 raise UserError(
-                    f"{self.what} can not be loaded from the Hub ({self.name}: {reason:.120}): "
+                    f"{self.what} cannot be loaded from the Hub ({self.name}: {reason:.120}): "
                     "give path= a JSONL file of it, or a folder with train*.jsonl and test*.jsonl"
                 ) from error
         return self._loaded[config, split]
@@ -190,7 +190,7 @@ def _lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
                     yield number, offset, line
                 offset += len(line)
     except OSError as error:
-        raise UserError(f"{path} can not be read ({error.strerror}): give a readable JSONL file") from error
+        raise UserError(f"{path} cannot be read ({error.strerror}): give a readable JSONL file") from error
 
 
 def _parse(path: Path, number: int, line: bytes) -> Row:

@@ -124,7 +124,7 @@ def test_broken_weights_are_one_line(folder):
     path = folder / "model.safetensors"
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    told("can not be loaded as a causal language model", load, folder, device="cpu")
+    told("cannot be loaded as a causal language model", load, folder, device="cpu")
     path.write_bytes(b"nonsense, and more of it")
     told("is not a safetensors file: fetch or save the model again", describe, folder)
 
@@ -152,7 +152,7 @@ def test_a_broken_configuration_is_one_line(folder, text):
 def test_a_configuration_that_does_not_fit_is_one_line(folder, change):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | change))
-    told("can not be loaded as a causal|has no tokenizer|lacks", load, folder, device="cpu")
+    told("cannot be loaded as a causal|has no tokenizer|lacks", load, folder, device="cpu")
 
 
 def test_a_missing_or_broken_tokenizer_is_one_line(folder):

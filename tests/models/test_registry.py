@@ -1,4 +1,4 @@
-"""Names of models, and what is said where one can not be had."""
+"""Names of models, and what is said where one cannot be had."""
 
 import json
 import os

@@ -13,7 +13,7 @@ from llmctl.tasks import Feedback, Problem
 
 
 class Letters:
-    """Problem number i asks for the letter of i; "?" can not be read."""
+    """Problem number i asks for the letter of i; "?" cannot be read."""
 
     name = "letters"
 

@@ -116,7 +116,7 @@ def test_every_scorer_that_evaluates_text_is_known():
     [
         ("gym:chan_sum", {}, "no reasoning-gym data set 'chan_sum'; the nearest is 'chain_sum'"),
         ("gym:chain_sum", {"min_term": 2}, "no option 'min_term'; the nearest is 'min_terms'"),
-        ("gym:chain_sum", {"min_terms": 9}, "options that it can't use .*max_terms must be"),
+        ("gym:chain_sum", {"min_terms": 9}, "options that it cannot use .*max_terms must be"),
         ("gym:chain_sum", {"size": 0}, "size 0"),
         ("gym:chain_sum", {"path": "x"}, "its problems are generated: leave path out"),
     ],

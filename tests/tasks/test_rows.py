@@ -147,7 +147,7 @@ def test_without_the_hub_the_way_out_is_a_path(monkeypatch):
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     with pytest.raises(
-        UserError, match=r"task can not be loaded from the Hub \(some/set: no route\): give path="
+        UserError, match=r"task cannot be loaded from the Hub \(some/set: no route\): give path="
     ) as error:
         numbers(HubSource("some/set", (None,), ("train",), "task"))
     assert "\n" not in str(error.value)

@@ -106,7 +106,7 @@ def test_a_forked_child_gets_a_sandbox_of_its_own():
 
 @pytest.mark.slow
 def test_a_judge_that_can_not_be_loaded_says_why(box):
-    with pytest.raises(UserError, match="'gym' checks can not be loaded: KeyError: 'nothing'"):
+    with pytest.raises(UserError, match="'gym' checks cannot be loaded: KeyError: 'nothing'"):
         box.warm_up("gym", ("nothing", "{}"))
 
 

@@ -53,7 +53,7 @@ class Sandbox:
         return process.pid if process is not None and process.poll() is None else None
 
     def warm_up(self, judge: str, setup: tuple[Any, ...] = ()) -> float:
-        """Start the process and load a judge, so that the first question doesn't wait for it.
+        """Start the process and load a judge, so that the first question does not wait for it.
 
         Args:
             judge: A name in `llmctl.tasks.sandbox.judges.JUDGES`.
@@ -63,7 +63,7 @@ class Sandbox:
             Seconds that it took; near 0 where the judge was loaded before.
 
         Raises:
-            UserError: The judge's packages can not be loaded.
+            UserError: The judge's packages cannot be loaded.
         """
         start = time.monotonic()
         with self._lock:
@@ -83,7 +83,7 @@ class Sandbox:
             of memory, or it refused the text.
 
         Raises:
-            UserError: The judge's packages can not be loaded.
+            UserError: The judge's packages cannot be loaded.
         """
         request = pickle.dumps(("judge", judge, setup, question, self.deadline_s))
         for _ in range(2):  # once more where the process itself was killed from outside
@@ -119,7 +119,7 @@ class Sandbox:
             )
         error = json.loads(reply).get("error")
         if error:
-            raise UserError(f"{judge!r} checks can not be loaded: {error}")
+            raise UserError(f"{judge!r} checks cannot be loaded: {error}")
         self._loaded.add((judge, setup))
 
     def _start(self) -> None:
