@@ -1,4 +1,4 @@
-"""Figures of reach reports."""
+"""Plots of reach reports."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class StateSettings(Recipe):
     lengths: tuple[int, ...] = (8, 10, 16, 22, 32)
     """Tokens of an excerpt, in turn, where they are cut from a text."""
     seed: int = Field(default=0, ge=0)
-    """Of the draw."""
+    """Seed for the draw."""
 
 
 class TargetSettings(Recipe):
@@ -40,11 +40,11 @@ class TargetSettings(Recipe):
     """The true next token; the most likely ones; tokens drawn uniformly from the vocabulary; or one from
     each of `count` equal bands of base ranks."""
     count: int = Field(default=75, ge=1)
-    """Targets a state; "next" always has one."""
+    """Targets per state; "next" always has one."""
     tokens: int = Field(default=1, ge=1)
     """Tokens of a true continuation (draw "next")."""
     seed: int = Field(default=0, ge=0)
-    """Of what is drawn."""
+    """Seed for the draw."""
 
 
 class CurveControlSettings(ControlRules):
@@ -65,9 +65,9 @@ class CurveSearchSettings(Recipe):
     effort: float = Field(default=1.0, gt=0)
     """Multiplies the steps of the default schedule."""
     candidates: int = Field(default=128, ge=1)
-    """Controls a step (greedy, gcg, beam, random; GCG of the published schedule)."""
+    """Controls per step, for single methods and for GCG in the published schedule."""
     steps: int = Field(default=8, ge=1)
-    """Steps at each k (gcg, random; GCG of the published schedule)."""
+    """Steps at each k, for single methods and for GCG in the published schedule."""
     ks_greedy: tuple[int, ...] = (1, 2, 3)
     """Control lengths of greedy back-generation in the published schedule."""
     ks_gcg: tuple[int, ...] = (4, 6, 8, 10)

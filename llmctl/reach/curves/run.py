@@ -47,7 +47,7 @@ def run_curve(run: Run, recipe: CurveRecipe, *, quiet: bool = False) -> dict[str
         What `metrics.json` holds.
 
     Raises:
-        UserError: Model, states or targets can not be used.
+        UserError: Model, states or targets cannot be used.
     """
     run.pin(**fingerprints(recipe.model, recipe.adapter))
     CurveSearcher(run, recipe, quiet).run_all()

@@ -58,7 +58,7 @@ class SetRecipe(Recipe):
     controls: CurveControlSettings = CurveControlSettings()
     """What a control may be."""
     seed: int = Field(default=0, ge=0)
-    """Of everything that is drawn."""
+    """Seed for everything that is drawn."""
 
     @model_validator(mode="after")
     def _has_one_state(self) -> SetRecipe:

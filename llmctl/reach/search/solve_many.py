@@ -46,8 +46,8 @@ def solve_many(
 
     Args:
         model: A decoder-only model of transformers in evaluation mode.
-        tokenizer: Of that model.
-        problems: What is asked.
+        tokenizer: The tokenizer of that model.
+        problems: The problems to solve.
         schedule: As in `solve`, of every problem.
         max_k: As in `solve`.
         together: Searches at once; where one ends, the next problem takes its place.
@@ -73,7 +73,7 @@ def solve_as_completed(
     *,
     together: int = TOGETHER,
 ) -> Iterator[tuple[int, Result]]:
-    """As `solve_many`, with each result as soon as it is there.
+    """As `solve_many`, with each result as soon as it is known.
 
     Closing the iterator ends the searches that are under way.
 
@@ -168,7 +168,7 @@ class _Strand:
         self._replies: SimpleQueue[Any] = SimpleQueue()
         self._outcomes: SimpleQueue[Request | Result | BaseException] = SimpleQueue()
         self._run = prepare(self._ask)
-        # A daemon, so that a second interrupt can not leave the process hanging.
+        # A daemon, so that a second interrupt cannot leave the process hanging.
         self._thread = threading.Thread(target=self._work, name="llmctl-reach", daemon=True)
         self._thread.start()
 
