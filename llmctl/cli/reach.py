@@ -31,7 +31,7 @@ from llmctl.cli.reach_options import (
 
 if TYPE_CHECKING:
     from llmctl.reach.result import Result
-    from llmctl.reach.search.solve import Plan
+    from llmctl.reach.search.prepare import Plan
 
 app = typer.Typer(no_args_is_help=True, help="Reach: which outputs can a short control prompt force?")
 recipe_command(app, "curve", help=reach_curve.CURVE_HELP)(reach_curve.curve)
@@ -100,9 +100,9 @@ def _plan(method: str, k: int, effort: float, certify: bool, seed: int) -> Plan:
     """The schedule that the options ask for."""
     from llmctl.errors import UserError
     from llmctl.reach.curves.plan import search_plan
-    from llmctl.reach.curves.recipe import SearchSettings
+    from llmctl.reach.curves.recipe import CurveSearchSettings
     from llmctl.reach.search import schedule as schedules
-    from llmctl.reach.search.config import Phase, Schedule
+    from llmctl.reach.search.methods.registry import METHODS
 
     if k < 1:
         raise UserError(f"--k is {k}, but a control needs at least 1 token: give --k 1 or more")
@@ -110,29 +110,27 @@ def _plan(method: str, k: int, effort: float, certify: bool, seed: int) -> Plan:
         raise UserError(f"--effort is {effort}, but it must be above 0")
     if certify and k != 1:
         raise UserError(f"--certify is given and --k is {k}, but only k = 1 can be exhausted: give --k 1")
-    if method == "scan":
-        if k != 1:
-            raise UserError(f"--method scan exhausts k = 1, but --k is {k}: give --k 1, or use greedy")
-        return Schedule("scan", (Phase("scan", 1),), seed=seed)
     if method == "published":
         ks = tuple(length for length in (1, 2, 3, 4, 6, 8, 10) if length <= k)
         return schedules.published(tuple(i for i in ks if i <= 3), tuple(i for i in ks if i > 3), seed=seed)
-    known = ("default", "greedy", "gcg", "beam", "random")
+    known = schedules.schedule_names()
     if method not in known:
+        raise UserError(f"--method is {method!r}, but it must be one of {', '.join(known)}")
+    if method in METHODS and (limit := METHODS[method].max_k) is not None and k > limit:
         raise UserError(
-            f"--method is {method!r}, but it must be one of {', '.join(known)}, published or scan"
+            f"--method {method} exhausts k = {limit}, but --k is {k}: give --k {limit}, or use greedy"
         )
-    settings = SearchSettings(schedule=method, max_k=k, effort=effort, seed=seed)  # type: ignore[arg-type]
+    settings = CurveSearchSettings(schedule=method, max_k=k, effort=effort, seed=seed)
     return search_plan(settings, certify=certify)
 
 
 def _search(loaded: Any, problem: Any, plan: Plan, k: int, *, quiet: bool) -> Result:
     """Solve with a line of progress for every step."""
-    from llmctl.reach import solve as run
+    from llmctl.reach import solve_steps
     from llmctl.reach.result import Result
     from llmctl.runs import progress
 
-    events = run(loaded.model, loaded.tokenizer, problem, plan, k, events=True)
+    events = solve_steps(loaded.model, loaded.tokenizer, problem, plan, k)
     with progress(None, "solve", "forward tokens", quiet=quiet) as bar:
         for event in events:
             if isinstance(event, Result):

@@ -99,7 +99,7 @@ def make_problem(
     from dataclasses import replace
 
     from llmctl.reach.curves.plan import problem_template
-    from llmctl.reach.curves.recipe import ControlSettings
+    from llmctl.reach.curves.recipe import CurveControlSettings
     from llmctl.reach.parse_inputs import one_of, read_state
     from llmctl.reach.scoring.scorer import check_model, vocabulary_of
     from llmctl.runs.recipe import parse_recipe
@@ -112,7 +112,7 @@ def make_problem(
         "sample": sample,
         "must_roundtrip": must_roundtrip,
     }
-    settings = parse_recipe(ControlSettings, content, "the options")
+    settings = parse_recipe(CurveControlSettings, content, "the options")
     check_model(loaded.model)
     template = problem_template(settings, seed, loaded.tokenizer, vocabulary_of(loaded.model))
     what: dict[str, Any] = {"state": read_state(*state, position)}

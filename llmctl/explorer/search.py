@@ -13,7 +13,8 @@ from llmctl.reach.result import Result, Step
 from llmctl.reach.search.config import Schedule
 
 if TYPE_CHECKING:
-    from llmctl.reach.search.solve import Plan, Run
+    from llmctl.reach.search.prepare import Plan
+    from llmctl.reach.search.solve_run import SolveRun
 
 _TELL = 0.25  # seconds between two notes of progress
 
@@ -43,7 +44,7 @@ class _Target:
     def __init__(
         self, job: Job, found: Open, order: SearchOrder, place: int, target: tuple[int, ...]
     ) -> None:
-        from llmctl.reach.search.solve import Run
+        from llmctl.reach.search.solve_run import SolveRun
 
         self._job, self._found, self._order, self._place = job, found, order, place
         problem = Problem(
@@ -53,7 +54,7 @@ class _Target:
             controls=order.controls,
             must_roundtrip=order.must_roundtrip,
         )
-        self._run: Run = Run(found.model, found.tokenizer, problem, plan_of(order), order.k)
+        self._run: SolveRun = SolveRun(found.model, found.tokenizer, problem, plan_of(order), order.k)
         self._target = target
         self._shown: tuple[int, ...] | None = None
         self._best: tuple[bool, float] = (False, float("inf"))
@@ -140,13 +141,13 @@ class _Target:
 def plan_of(order: SearchOrder) -> Plan:
     """The schedule that an order asks for."""
     from llmctl.reach.curves.plan import search_plan
-    from llmctl.reach.curves.recipe import SearchSettings
+    from llmctl.reach.curves.recipe import CurveSearchSettings
     from llmctl.reach.search import schedule as schedules
 
     if order.method == "published":
         ks = [k for k in (1, 2, 3, 4, 6, 8, 10) if k <= order.k]
         return schedules.published([k for k in ks if k <= 3], [k for k in ks if k > 3], seed=order.seed)
-    return search_plan(SearchSettings(schedule=order.method, max_k=order.k, seed=order.seed))
+    return search_plan(CurveSearchSettings(schedule=order.method, max_k=order.k, seed=order.seed))
 
 
 def planned(schedule: Schedule | None, max_k: int, found: Open) -> int:

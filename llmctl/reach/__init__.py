@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from llmctl.reach.bound import attention_bound
     from llmctl.reach.reachable_set.explore import ReachableSet, reachable_set
     from llmctl.reach.scoring.scan import ScanResult, scan_state
-    from llmctl.reach.search.solve import solve, solve_state
+    from llmctl.reach.search.solve import solve, solve_state, solve_steps
     from llmctl.reach.search.solve_many import solve_as_completed, solve_many
-    from llmctl.reach.universal.optimize import optimize
+    from llmctl.reach.universal.optimize import optimize, optimize_steps
     from llmctl.reach.universal.recipe import ControlSettings, OptimizeSettings, SearchSettings
     from llmctl.reach.universal.result import Optimized, PairScores, UniversalStep
 
@@ -34,12 +34,14 @@ _HEAVY = {
     "UniversalStep": "universal.result",
     "attention_bound": "bound",
     "optimize": "universal.optimize",
+    "optimize_steps": "universal.optimize",
     "reachable_set": "reachable_set.explore",
     "scan_state": "scoring.scan",
     "solve": "search.solve",
     "solve_as_completed": "search.solve_many",
     "solve_many": "search.solve_many",
     "solve_state": "search.solve",
+    "solve_steps": "search.solve",
 }
 
 __all__ = [
@@ -60,12 +62,14 @@ __all__ = [
     "attention_bound",
     "lay_out",
     "optimize",
+    "optimize_steps",
     "reachable_set",
     "scan_state",
     "solve",
     "solve_as_completed",
     "solve_many",
     "solve_state",
+    "solve_steps",
 ]
 
 __getattr__ = lazy_names(__name__, _HEAVY)

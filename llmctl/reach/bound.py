@@ -7,7 +7,7 @@ attention weights exp(l), |l| <= a for every control token, and value norms at m
     |c| <= v_max * k * exp(a) / (g + k * exp(a)),      g = sum_j exp(l_j) over the state,
 
 which is tighter than the paper's k * exp(a) * v_max / g. So a desired output whose component orthogonal
-to y0 is longer than that can not be had with k tokens. This is a statement about one head on given state
+to y0 is longer than that cannot be had with k tokens. This is a statement about one head on given state
 representations, not about the model: deeper heads see representations that the control has changed too.
 
 Rotary embeddings keep norms, so they do not matter. The norm in front of a layer bounds what any control
@@ -90,7 +90,7 @@ def attention_bound(
 
     Args:
         model: A decoder-only model of transformers with a norm in front of each attention.
-        tokenizer: Of that model.
+        tokenizer: The tokenizer of that model.
         problem: Its state (with template, where the position is a slot); the target is not read.
         relative: The desired component orthogonal to the head's output, as a multiple of that output's
             norm; 1 turns the output by 45 degrees or more.
@@ -108,7 +108,7 @@ def attention_bound(
     heads = []
     for tap in taps:
         between()
-        weights = {name: projection(tap.module, name) for name in "qkv"}  # once a layer: this is the work
+        weights = {name: projection(tap.module, name) for name in "qkv"}  # the slow part, so once per layer
         heads += [_head_bound(tap, head, weights, relative) for head in range(len(tap.queries))]
     return BoundReport(tuple(heads), layout.state_ids, relative)
 
@@ -133,7 +133,7 @@ def tap_state(model: Any, prompt: Sequence[int]) -> list[LayerTap]:
     """What every attention layer computes at the last token of a prompt.
 
     Raises:
-        UserError: The attention can not be tapped, or has no norm in front.
+        UserError: The attention cannot be tapped, or has no norm in front.
     """
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     seen: dict[int, dict[str, Any]] = {}
@@ -142,7 +142,7 @@ def tap_state(model: Any, prompt: Sequence[int]) -> list[LayerTap]:
     if not seen:
         raise UserError(
             f"the attention of {type(base).__name__} does not go through transformers' attention interface, "
-            "so the bound can not be computed: use a model whose attention does (Llama, Qwen, Gemma, GPT-2)"
+            "so the bound cannot be computed: use a model whose attention does (Llama, Qwen, Gemma, GPT-2)"
         )
     return [_layer_tap(layer, seen[layer], base) for layer in sorted(seen)]
 
@@ -193,7 +193,7 @@ def projection(module: Any, name: str) -> tuple[Tensor, Tensor]:
     linear = fused if fused is not None else getattr(module, f"{name}_proj", None)
     if linear is None:
         raise UserError(
-            f"{type(module).__name__} has no {name}_proj, so the bound can not be computed: use a model "
+            f"{type(module).__name__} has no {name}_proj, so the bound cannot be computed: use a model "
             "with separate projections (Llama, Mistral, Qwen, Gemma) or GPT-2"
         )
     parameter = next(linear.parameters())

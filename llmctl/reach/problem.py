@@ -86,8 +86,8 @@ def lay_out(
     A beginning-of-sequence token comes first where the tokenizer itself puts one.
 
     Args:
-        problem: What is asked.
-        tokenizer: Of the model.
+        problem: The problem.
+        tokenizer: The tokenizer of the model.
         vocabulary: Size of the model's vocabulary; ids outside it are refused.
         context_length: Tokens that the model can read; None does not check.
         max_k: The longest control that will be tried.

@@ -19,9 +19,9 @@ class LoadSettings(Recipe):
     device: str = "auto"
     """"auto", "cpu", "cuda", ..."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Of the weights; auto is float32 on a CPU, bfloat16 on a GPU that has it."""
+    """Data type of the weights; auto is float32 on a CPU and bfloat16 on a GPU that supports it."""
     quantization: Literal["none", "nf4", "int8"] = "none"
-    """Through bitsandbytes."""
+    """Quantization of the weights through bitsandbytes."""
     trust_remote_code: bool = False
     """Run model code that comes with the weights."""
     device_map: str | None = None
@@ -41,7 +41,7 @@ class ControlRules(Recipe):
     tokens: Literal["any", "printable", "words"] = "any"
     """Any token, printable text only, or dictionary words only."""
     dictionary: Path | None = None
-    """A file of words, one a line, for tokens "words"; null is the system's."""
+    """A file with one word per line, for tokens "words"; null is the dictionary of the system."""
     forbidden: tuple[int | str, ...] = ()
     """Token ids, or texts whose every token no control may hold."""
     must_roundtrip: bool = False
@@ -60,7 +60,7 @@ class ControlRules(Recipe):
         """The dictionary's words in lower case, None where there is none of the user's own.
 
         Raises:
-            UserError: It can not be read.
+            UserError: It cannot be read.
         """
         if self.dictionary is None:
             return None

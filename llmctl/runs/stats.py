@@ -1,7 +1,7 @@
-"""Figures with their intervals, in plain NumPy. Every interval is meant to cover with 95 %.
+"""Metrics with 95 % confidence intervals.
 
-Where nothing can be said, nothing is said: with no examples value and bounds are None, and with one
-unit a bootstrap has no bounds. So an `Estimate` never holds a NaN, and its JSON is always valid.
+Without examples, value and bounds are None; with a single unit a bootstrap has no bounds. So an
+`Estimate` never holds a NaN, and its JSON is always valid.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _DRAWS_AT_ONCE = 1 << 21  # 16 MB of indices, whatever the number of examples
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure, its 95 % interval and what it rests on."""
+    """A metric, its 95 % interval, and the number of examples it is computed from."""
 
     value: float | None  # None where n is 0
     low: float | None  # None where no interval can be given
@@ -34,6 +34,16 @@ class Estimate:
         """Plain values for JSON; `clusters` only where there are any."""
         plain = {"value": self.value, "low": self.low, "high": self.high, "n": self.n}
         return plain if self.clusters is None else {**plain, "clusters": self.clusters}
+
+    def bounds(self) -> tuple[float, float]:
+        """Low and high of an estimate that has an interval.
+
+        Raises:
+            ValueError: It has none.
+        """
+        if self.low is None or self.high is None:
+            raise ValueError(f"an estimate from n = {self.n} examples has no interval")
+        return self.low, self.high
 
     def __str__(self) -> str:
         return self.format()
@@ -79,7 +89,7 @@ def clustered_rate(
     clusters - 1 degrees of freedom in place of the normal one; this adaptation is among those compared by
     N. Dean and M. Pagano, "Evaluating confidence interval methods for binomial proportions in clustered
     surveys", J. Survey Stat. Methodol. 3 (2015). deff is kept at 1 or more. Where all values are equal it
-    can not be estimated, and each cluster counts as a single trial, which is the cautious extreme.
+    cannot be estimated, and each cluster counts as a single trial, which is the cautious extreme.
 
     Args:
         values_by_cluster: For each cluster its outcomes, 0 or 1; empty clusters do not count.
@@ -124,6 +134,83 @@ def rate_of_clusters(sums: ArrayLike, sizes: ArrayLike) -> Estimate:
     return Estimate(rate, low, high, n, clusters)
 
 
+def rate_by_state(outcomes: Sequence[bool], states: Sequence[Hashable]) -> Estimate:
+    """Interval of a rate over pairs of which some share a state; it always has bounds.
+
+    As `clustered_rate`, but pairs that share no state get the plain Wilson interval, and pairs of a single
+    state get [0, 1], because one state says nothing about other states.
+
+    Args:
+        outcomes: (n,) whether each pair has the property that is counted, n at least 1.
+        states: (n,) the state of each pair.
+
+    Raises:
+        ValueError: There are no outcomes, or the lengths differ.
+    """
+    if not outcomes or len(outcomes) != len(states):
+        raise ValueError(
+            f"{len(outcomes)} outcomes and {len(states)} states: one state per outcome is needed"
+        )
+    groups = _by_cluster(outcomes, states)
+    n, count = len(outcomes), len(groups)
+    if count == n:
+        plain = wilson(sum(map(bool, outcomes)), n)
+        return Estimate(plain.value, plain.low, plain.high, n, n)
+    if count == 1:
+        return Estimate(sum(map(bool, outcomes)) / n, 0.0, 1.0, n, 1)
+    return rate_of_clusters([sum(group) for group in groups], [len(group) for group in groups])
+
+
+def clustered_mean(values: Sequence[float], clusters: Sequence[Hashable]) -> Estimate:
+    """Interval of a mean that is robust to dependence within clusters, with Student's t.
+
+    K.-Y. Liang and S. Zeger, "Longitudinal data analysis using generalized linear models", Biometrika 73
+    (1986). For differences of paired outcomes, and with at least two clusters.
+
+    Args:
+        values: (n,) finite numbers.
+        clusters: (n,) the cluster (a state, a user) of each value.
+
+    Returns:
+        The mean; with fewer than two clusters there are no bounds.
+
+    Raises:
+        ValueError: A value is not finite, or the lengths differ.
+    """
+    numbers = _values(values, "values")
+    n = len(numbers)
+    if len(clusters) != n:
+        raise ValueError(f"{n} values but {len(clusters)} clusters: one cluster per value is needed")
+    groups = _by_cluster(numbers.tolist(), clusters)
+    count = len(groups)
+    if n == 0:
+        return Estimate(None, None, None, 0, 0)
+    mean = float(numbers.mean())
+    if count == 1:
+        return Estimate(mean, None, None, n, 1)
+    residuals = np.array([sum(group) - mean * len(group) for group in groups])
+    variance = count / (count - 1) * float((residuals**2).sum()) / n**2
+    half = student_quantile(count - 1) * math.sqrt(variance)
+    return Estimate(mean, mean - half, mean + half, n, count)
+
+
+def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float | None:
+    """Spearman's rank correlation, ties sharing their mean rank; None where one side is constant."""
+    if len(set(first)) < 2 or len(set(second)) < 2:
+        return None
+    from scipy.stats import spearmanr  # imported here, since it takes a second
+
+    return float(spearmanr(first, second).statistic)
+
+
+def _by_cluster(values: Sequence[float], clusters: Sequence[Hashable]) -> list[list[float]]:
+    """The values of each cluster, in the order in which clusters first appear."""
+    groups: dict[Hashable, list[float]] = {}
+    for value, cluster in zip(values, clusters, strict=True):
+        groups.setdefault(cluster, []).append(value)
+    return list(groups.values())
+
+
 def bootstrap_mean(
     values: ArrayLike, clusters: Sequence[Hashable] | None = None, seed: int = 0, resamples: int = RESAMPLES
 ) -> Estimate:
@@ -136,8 +223,8 @@ def bootstrap_mean(
         values: (n,) finite numbers.
         clusters: For each value the cluster (state, user) it belongs to; whole clusters are drawn then,
             and the mean of a resample is over all its values.
-        seed: Of the resampling.
-        resamples: How many.
+        seed: Seed for the resampling.
+        resamples: Number of resamples.
 
     Returns:
         The mean; with a single unit (value, or cluster) there are no bounds.
@@ -169,13 +256,13 @@ def bootstrap_mean(
 def bootstrap_ratio(sums: ArrayLike, sizes: ArrayLike, seed: int = 0, resamples: int = RESAMPLES) -> Estimate:
     """Percentile bootstrap of a mean whose values come in units: all sums over all sizes.
 
-    For a loss a token, say, where rows are the units: rows are drawn, not tokens.
+    For example for a loss per token, where rows are the units: rows are drawn, not tokens.
 
     Args:
         sums: (U,) sum of the values of each unit.
         sizes: (U,) number of the values of each unit, positive.
-        seed: Of the resampling.
-        resamples: How many.
+        seed: Seed for the resampling.
+        resamples: Number of resamples.
 
     Returns:
         The ratio; with a single unit there are no bounds. `n` counts units.
@@ -199,7 +286,7 @@ def bootstrap_ratio(sums: ArrayLike, sizes: ArrayLike, seed: int = 0, resamples:
 def student_mean(values: ArrayLike) -> Estimate:
     """Interval of a mean over a few independent repetitions, such as seeds: mean ± t s / √n.
 
-    With three values a bootstrap can not give less than their range, nor more; Student's t does not pretend
+    With three values a bootstrap cannot give less than their range, nor more; Student's t does not pretend
     to know the spread (Student, "The probable error of a mean", Biometrika 6, 1908).
 
     Args:
@@ -234,11 +321,11 @@ def paired_bootstrap(
     Units are drawn as pairs, so what they have in common cancels: Efron and Tibshirani (1993), ch. 8.
 
     Args:
-        a: (n,) one number a unit; the difference is positive where `a` is larger.
-        b: (n,) one number a unit, in the same order.
-        seed: Of the resampling.
+        a: (n,) one number per unit; the difference is positive where `a` is larger.
+        b: (n,) one number per unit, in the same order.
+        seed: Seed for the resampling.
         clusters: As in `bootstrap_mean`.
-        resamples: How many.
+        resamples: Number of resamples.
 
     Raises:
         ValueError: A value is not finite, or the lengths differ.
@@ -274,7 +361,7 @@ def student_quantile(degrees: int, probability: float = 0.975) -> float:
     value above.
 
     Args:
-        degrees: Of freedom, at least 1.
+        degrees: Degrees of freedom, at least 1.
         probability: Above one half.
     """
     if degrees == 1:
@@ -301,7 +388,7 @@ def _resampled_means(
         sums: (U,) sum of the values of each unit.
         sizes: (U,) number of the values of each unit.
         rng: Where the draws come from.
-        resamples: How many.
+        resamples: Number of resamples.
 
     Returns:
         (resamples,) means.

@@ -1,4 +1,5 @@
 import json
+import math
 import tracemalloc
 
 import numpy as np
@@ -216,3 +217,58 @@ def test_a_ratio_with_units_of_one_size_is_the_mean_of_their_means():
     assert bootstrap_ratio([6.0], [3]) == Estimate(2.0, None, None, 1)
     with pytest.raises(ValueError, match="2 sums but 1 sizes"):
         bootstrap_ratio([1, 2], [1])
+
+
+def test_wilson_gives_the_published_interval():
+    # 4,858 of 5,000 pairs solved: 97.16 %, interval 96.7 to 97.6 %
+    found = wilson(4858, 5000)
+    assert [round(100 * v, 1) for v in (found.value, *found.bounds())] == [97.2, 96.7, 97.6]
+    assert wilson(0, 10).bounds() == (0, pytest.approx(0.2775, abs=1e-4))
+    assert wilson(10, 10).bounds() == (pytest.approx(0.7225, abs=1e-4), 1)
+    with pytest.raises(ValueError, match="no interval"):
+        wilson(0, 0).bounds()
+
+
+def test_wilson_is_that_of_scipy():
+    from scipy.stats import binomtest
+
+    for successes, n in [(0, 7), (3, 7), (7, 7), (123, 4567)]:
+        expected = binomtest(successes, n).proportion_ci(method="wilson")
+        assert wilson(successes, n).bounds() == pytest.approx(tuple(expected), abs=1e-12)
+
+
+def test_a_rate_by_state_counts_equal_outcomes_of_a_state_as_one_trial():
+    # Ten states of ten equal outcomes each, half of them solved. The cluster variance is
+    # 10/9 * 10 * (10 * 0.5)^2 / 100^2 = 1/36; binomial 0.25/100; so 100 pairs count as 9.
+    outcomes, states = [number < 50 for number in range(100)], [number // 10 for number in range(100)]
+    expected = stats.wilson_bounds(0.5, 9, stats.student_quantile(9))
+    assert stats.rate_by_state(outcomes, states).bounds() == pytest.approx(expected, abs=1e-12)
+    # Where all outcomes are equal, the states stand for the trials.
+    equal = stats.rate_by_state([True] * 40, [n // 10 for n in range(40)])
+    low, high = stats.wilson_bounds(1.0, 4, stats.student_quantile(3))
+    assert equal == Estimate(1.0, low, high, 40, 4)
+
+
+def test_a_rate_by_state_is_wilsons_without_shared_states_and_open_with_one_state():
+    assert stats.rate_by_state([True, False, True, True], "abcd").bounds() == wilson(3, 4).bounds()
+    assert stats.rate_by_state([True, False], "aa") == Estimate(0.5, 0.0, 1.0, 2, 1)
+    with pytest.raises(ValueError, match="0 outcomes"):
+        stats.rate_by_state([], [])
+
+
+def test_a_clustered_mean_has_the_robust_variance():
+    # Mean 0.5; residuals of the clusters -0.5 * 3 + 1 = -0.5 and 0.5, so the variance is
+    # 2/1 * (0.25 + 0.25) / 6^2 = 1/36, and t with one degree of freedom is tan(0.475 pi).
+    found = stats.clustered_mean([1.0, 0.0, 0.0, 1.0, 1.0, 0.0], "aaabbb")
+    half = math.tan(0.475 * math.pi) / 6
+    assert (found.value, found.n, found.clusters) == (0.5, 6, 2)
+    assert found.bounds() == pytest.approx((0.5 - half, 0.5 + half), abs=1e-12)
+    assert stats.clustered_mean([1.0, 2.0], "aa") == Estimate(1.5, None, None, 2, 1)
+    assert stats.clustered_mean([], "") == Estimate(None, None, None, 0, 0)
+
+
+def test_the_rank_correlation_handles_ties_and_constants():
+    assert stats.rank_correlation([1, 2, 3], [10, 20, 30]) == pytest.approx(1, abs=1e-12)
+    # ranks of the second are 0.5, 0.5, 2: covariance 1.5, spread sqrt(2 * 1.5)
+    assert stats.rank_correlation([1, 2, 3], [5, 5, 9]) == pytest.approx(1.5 / math.sqrt(3), abs=1e-12)
+    assert stats.rank_correlation([1, 2, 3], [4, 4, 4]) is None

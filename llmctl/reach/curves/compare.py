@@ -12,7 +12,6 @@ from pydantic import Field, model_validator
 from llmctl.errors import UserError
 from llmctl.reach.curves.epsilon import Pair, epsilon_curve
 from llmctl.reach.curves.epsilon import compare as paired_difference
-from llmctl.reach.curves.intervals import mean_difference
 from llmctl.reach.curves.known import curve_of_pairs
 from llmctl.reach.curves.merge import read_curve_recipe
 from llmctl.reach.curves.plots import draw_curves
@@ -21,6 +20,7 @@ from llmctl.reach.curves.recipe import CurveRecipe, CurveSettings, StateSettings
 from llmctl.reach.curves.states import parse_line
 from llmctl.runs import Estimate, Recipe, Run, Section, Table, save_figure, write_report
 from llmctl.runs.recipe import differences, recipe_content
+from llmctl.runs.stats import clustered_mean
 
 _FREE = ("model", "adapter", "beside", "states", "shard", "recheck", "keep_paths", "baseline", "load")
 
@@ -195,7 +195,7 @@ def _differences(first: Sequence[Pair], second: Sequence[Pair], ks: Sequence[int
         "lost": sum(_reached(a, longest) and not _reached(b, longest) for a, b in matched),
         "k": None
         if len(set(states)) < 2
-        else _interval(mean_difference([float((b.k or 0) - (a.k or 0)) for a, b in both], states), len(both)),
+        else _interval(clustered_mean([float((b.k or 0) - (a.k or 0)) for a, b in both], states), len(both)),
     }
 
 

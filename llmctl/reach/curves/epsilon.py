@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from llmctl.errors import UserError
-from llmctl.reach.curves.intervals import Interval, clustered, mean_difference, rank_correlation, wilson
+from llmctl.runs.stats import Estimate, clustered_mean, rank_correlation, rate_by_state, wilson
 
 
 @dataclass(frozen=True)
@@ -68,15 +68,12 @@ class Point:
     is_switch: bool = False  # other methods than at the k before: a step that is not the effect of k alone
 
 
-def epsilon_curve(
-    pairs: Sequence[Pair], ks: Iterable[int] | None = None, *, level: float = 0.95
-) -> list[Point]:
+def epsilon_curve(pairs: Sequence[Pair], ks: Iterable[int] | None = None) -> list[Point]:
     """Epsilon by control length.
 
     Args:
         pairs: All pairs, solved or not.
         ks: Lengths to report; None takes 0 and every length that a witness has.
-        level: Of confidence.
 
     Raises:
         UserError: There are no pairs, or two with the same id.
@@ -90,13 +87,13 @@ def epsilon_curve(
         new = Counter(p.method for p in pairs if p.k is not None and last < p.k <= k)
         searched = set(new) - {"base"}
         is_switch = bool(before and searched and searched != before)
-        points.append(_point(pairs, k, [not _within(pair, k) for pair in pairs], new, is_switch, level))
+        points.append(_point(pairs, k, [not _within(pair, k) for pair in pairs], new, is_switch))
         before = searched or before
         last = k
     return points
 
 
-def epsilon_by_tokens(pairs: Sequence[Pair], budgets: Sequence[int], *, level: float = 0.95) -> list[Point]:
+def epsilon_by_tokens(pairs: Sequence[Pair], budgets: Sequence[int]) -> list[Point]:
     """Epsilon by forward tokens spent on a pair: solved within the budget or not."""
     check_unique(pairs)
     points = []
@@ -106,14 +103,12 @@ def epsilon_by_tokens(pairs: Sequence[Pair], budgets: Sequence[int], *, level: f
         new = Counter(
             pair.method for pair in pairs if pair.k is not None and last < pair.forward_tokens <= budget
         )
-        points.append(_point(pairs, budget, failed, new, False, level))
+        points.append(_point(pairs, budget, failed, new, False))
         last = budget
     return points
 
 
-def summarize(
-    pairs: Sequence[Pair], ks: Iterable[int] | None = None, *, level: float = 0.95
-) -> dict[str, Any]:
+def summarize(pairs: Sequence[Pair], ks: Iterable[int] | None = None) -> dict[str, Any]:
     """The `metrics.json` of a curve.
 
     Returns:
@@ -124,7 +119,7 @@ def summarize(
     controlled = [pair for pair in solved if pair.k]
     tokens = Counter(token for pair in controlled for token in pair.control_ids)
     return {
-        "epsilon": {str(point.at): _entry(point) for point in epsilon_curve(pairs, ks, level=level)},
+        "epsilon": {str(point.at): _entry(point) for point in epsilon_curve(pairs, ks)},
         "pairs": len(pairs),
         "states": len({pair.state for pair in pairs}),
         "verdicts": dict(Counter(pair.verdict for pair in pairs)),
@@ -146,7 +141,7 @@ def summarize(
     }
 
 
-def compare(first: Sequence[Pair], second: Sequence[Pair], k: int, *, level: float = 0.95) -> Interval:
+def compare(first: Sequence[Pair], second: Sequence[Pair], k: int) -> Estimate:
     """epsilon(k) of the second minus that of the first on the same pairs, clustered by state.
 
     Raises:
@@ -159,8 +154,10 @@ def compare(first: Sequence[Pair], second: Sequence[Pair], k: int, *, level: flo
             f"the two curves differ in {len(odd)} pairs ({odd[0]!r:.60}, ...): compare runs of the same pairs"
         )
     ids = sorted(one)
+    if (states := len({pair.state for pair in first})) < 2:
+        raise UserError(f"{states} states give no interval for a difference: compare on at least two")
     differences = [float(_within(one[i], k)) - float(_within(two[i], k)) for i in ids]
-    return mean_difference(differences, [one[i].state for i in ids], level=level)
+    return clustered_mean(differences, [one[i].state for i in ids])
 
 
 def merge_shards(shards: Iterable[Sequence[Pair]], expected: Iterable[str]) -> list[Pair]:
@@ -203,19 +200,17 @@ def _within(pair: Pair, k: int) -> bool:
     return pair.k is not None and pair.k <= k
 
 
-def _point(
-    pairs: Sequence[Pair], at: int, failed: list[bool], new: Counter[str], is_switch: bool, level: float
-) -> Point:
+def _point(pairs: Sequence[Pair], at: int, failed: list[bool], new: Counter[str], is_switch: bool) -> Point:
     states = [pair.state for pair in pairs]
-    robust = clustered(failed, states, level=level)
-    plain = wilson(sum(failed), len(failed), level=level)
+    low, high = rate_by_state(failed, states).bounds()
+    wilson_low, wilson_high = wilson(sum(failed), len(failed)).bounds()
     return Point(
         at,
-        robust.value,
-        robust.low,
-        robust.high,
-        plain.low,
-        plain.high,
+        sum(failed) / len(failed),
+        low,
+        high,
+        wilson_low,
+        wilson_high,
         len(pairs),
         len(set(states)),
         dict(new),
@@ -230,8 +225,7 @@ def _entry(point: Point) -> dict[str, Any]:
 
 
 def _correlation(pairs: Sequence[Pair], values: Sequence[float]) -> float | None:
-    """Rank correlation with k, or None where it is not defined (JSON knows no NaN)."""
+    """Rank correlation with k, or None where it is not defined."""
     if len(pairs) < 3:
         return None
-    value = rank_correlation(values, [float(pair.k or 0) for pair in pairs])
-    return None if value != value else value
+    return rank_correlation(values, [float(pair.k or 0) for pair in pairs])

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from llmctl.errors import UserError
 from llmctl.reach.curves.epsilon import Pair, epsilon_curve
-from llmctl.reach.curves.intervals import wilson
 from llmctl.reach.curves.published import read_published
 from llmctl.runs.files import read_json
+from llmctl.runs.stats import wilson
 
 _KS = (0, 1, 2, 3, 4, 6, 8, 10)
 # Per cent of pairs solved within k, recomputed from the result files that came with arXiv 2310.04444.
@@ -85,13 +85,13 @@ def curve_of_pairs(name: str, pairs: Sequence[Pair]) -> KnownCurve:
 
 def _published(name: str) -> KnownCurve:
     n, solved = _PUBLISHED[name]
-    intervals = [wilson(n - round(n * rate / 100), n) for rate in solved]
+    bounds = [wilson(n - round(n * rate / 100), n).bounds() for rate in solved]
     return KnownCurve(
         f"{name} (published)",
         _KS,
         tuple(1 - rate / 100 for rate in solved),
-        tuple(interval.low for interval in intervals),
-        tuple(interval.high for interval in intervals),
+        tuple(low for low, _ in bounds),
+        tuple(high for _, high in bounds),
         n,
         None,
     )

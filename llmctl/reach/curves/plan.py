@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from llmctl.errors import UserError
-from llmctl.reach.curves.recipe import ControlSettings, CurveRecipe, SearchSettings
+from llmctl.reach.curves.recipe import CurveControlSettings, CurveRecipe, CurveSearchSettings
 from llmctl.reach.curves.states import PlannedState, draw_targets, read_plan, read_states
 from llmctl.reach.problem import Problem
 from llmctl.reach.scoring.scan import StateScan
@@ -20,22 +20,22 @@ from llmctl.reach.vocabulary import allowed_tokens, decode
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from llmctl.reach.search.solve import Plan
+    from llmctl.reach.search.prepare import Plan
 
 
-def search_plan(search: SearchSettings, *, certify: bool = False) -> Plan:
+def search_plan(search: CurveSearchSettings, *, certify: bool = False) -> Plan:
     """The schedule that a recipe's search asks for; llmctl's own is planned pair by pair."""
     s = search
-    if s.schedule == "default":
+    if s.schedule == schedules.DEFAULT:
         return partial(schedules.default, s.max_k, effort=s.effort, certify=certify, seed=s.seed)
-    if s.schedule == "published":
+    if s.schedule == schedules.PUBLISHED:
         return schedules.published(
             s.ks_greedy, s.ks_gcg, candidates=s.candidates, steps=s.steps, top_k=128, seed=s.seed
         )
     return schedules.single(s.schedule, s.max_k, candidates=s.candidates, steps=s.steps, seed=s.seed)
 
 
-def planned_forwards(search: SearchSettings) -> int:
+def planned_forwards(search: CurveSearchSettings) -> int:
     """Controls that a search scores at most on a hard target, for an estimate; 0 is a whole vocabulary."""
     plan = search_plan(search)
     schedule = plan if isinstance(plan, Schedule) else plan(float("inf"))
@@ -45,7 +45,7 @@ def planned_forwards(search: SearchSettings) -> int:
 
 
 def problem_template(
-    controls: ControlSettings, seed: int, tokenizer: PreTrainedTokenizerBase, vocabulary: int
+    controls: CurveControlSettings, seed: int, tokenizer: PreTrainedTokenizerBase, vocabulary: int
 ) -> Problem:
     """Position and controls of a recipe, with a state that `problem_at` replaces.
 

@@ -1,4 +1,4 @@
-"""Figures of reach reports."""
+"""Plots of reach reports."""
 
 from __future__ import annotations
 
@@ -8,20 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llmctl.reach.curves.known import KnownCurve
+from llmctl.reach.search.methods.registry import MethodStyle, style_of
 from llmctl.runs import new_figure
 
 OWN = "#1f6fb4"
 RANDOM = "#8a8a8a"
+_NOT_REACHED = MethodStyle("#000000", "+")
 _OTHERS = ("#d1495b", "#59a869", "#e0a030", "#7b5ea7", "#3aa6a6", "#a0522d")
-_METHODS = {
-    "base": "#bbbbbb",
-    "scan": "#1f6fb4",
-    "greedy": "#59a869",
-    "gcg": "#d1495b",
-    "beam": "#e0a030",
-    "random": "#7b5ea7",
-}
-_MARKS = {"base": "o", "scan": "s", "greedy": "^", "gcg": "D", "beam": "v", "random": "x"}
 
 
 def draw_epsilon(metrics: Mapping[str, Any], others: Sequence[KnownCurve]) -> Any:
@@ -63,7 +56,7 @@ def _method_bars(axes: Any, metrics: Mapping[str, Any]) -> None:
     base = [0] * len(ks)
     for method in methods:
         counts = [metrics["epsilon"][k]["methods"].get(method, 0) for k in ks]
-        colour = _METHODS.get(method, "#444444")
+        colour = style_of(method).colour
         axes.bar([int(k) for k in ks], counts, bottom=base, width=0.6, color=colour, label=method)
         base = [a + b for a, b in zip(base, counts, strict=True)]
     if methods:
@@ -114,9 +107,10 @@ def draw_difficulty(pairs: Sequence[Mapping[str, Any]]) -> Any:
         chosen = [p for p in pairs if (p["method"] if p["k"] is not None else "") == method]
         chosen = [p for p in chosen if p["base_loss"] is not None]
         places = [(longest + 1 if p["k"] is None else p["k"]) + jitter.uniform(-0.22, 0.22) for p in chosen]
+        own = style_of(method) if method else _NOT_REACHED
         style = {
-            "color": _METHODS.get(method, "#444444") if method else "#000000",
-            "marker": _MARKS.get(method, "+") if method else "+",
+            "color": own.colour,
+            "marker": own.marker,
             "label": method or "not reached",
             "s": 18,
             "alpha": 0.8,

@@ -40,7 +40,7 @@ def check_settings(recipe: CurveSettings, model: str, adapter: Any) -> None:
 
 
 def estimate_work(recipe: CurveSettings) -> dict[str, Any]:
-    """What a run will ask for at most; for `--dry-run`."""
+    """An upper bound on the work of a run; for `--dry-run`."""
     each = 1 if recipe.targets.draw == "next" else recipe.targets.count
     states: int | str = recipe.states.count or "all of the file's"
     forwards: int | str = planned_forwards(recipe.search) or "whole scans of the vocabulary"

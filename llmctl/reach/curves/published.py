@@ -37,7 +37,7 @@ def read_published(paths: str | Path | Iterable[str | Path]) -> list[Pair]:
     as it did in the published figures.
 
     Raises:
-        UserError: No such file, a column is missing, a row can not be read (named by file and line), or
+        UserError: No such file, a column is missing, a row cannot be read (named by file and line), or
             two shards disagree on a pair.
     """
     found: dict[str, Pair] = {}
@@ -85,7 +85,7 @@ def _read_file(path: Path) -> Iterable[Pair]:
                 yield _pair(row)
             except (ValueError, TypeError) as error:
                 raise UserError(
-                    f"{path}, line {reader.line_num}: the row can not be read ({error})"
+                    f"{path}, line {reader.line_num}: the row cannot be read ({error})"
                 ) from error
 
 

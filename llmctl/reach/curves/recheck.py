@@ -51,7 +51,7 @@ def recheck(
     Args:
         results: Of `solve`; those without a witness are left out.
         model: The weights in another dtype, with an adapter merged, ...; in evaluation mode.
-        tokenizer: Of that model; lays out older records that do not hold their prompt.
+        tokenizer: The tokenizer of that model; lays out older records that do not hold their prompt.
         where: What to call this place; None names the dtype.
 
     Returns:
@@ -133,7 +133,7 @@ def _prompt(result: Result, tokenizer: PreTrainedTokenizerBase | None) -> list[i
     if result.position not in ("before", "after") or tokenizer is None:
         raise UserError(
             f"the record {result.id or result.prompt_text!r:.60} does not hold the ids of its prompt (older "
-            f"records do not), and position {result.position!r} can not be laid out "
+            f"records do not), and position {result.position!r} cannot be laid out "
             f"{'without a tokenizer' if tokenizer is None else 'from its state'}: solve it again"
         )
     problem = Problem(

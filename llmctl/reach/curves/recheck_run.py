@@ -27,7 +27,7 @@ def recheck_curve(run: Run, recipe: CurveRecipe, results: Sequence[Result], *, q
         quiet: No progress.
 
     Raises:
-        UserError: A place can not be had, e.g. vLLM is not installed.
+        UserError: A place cannot be had, e.g. vLLM is not installed.
     """
     book = run.journal(RECHECKS)
     for place in recipe.recheck:

@@ -7,6 +7,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from llmctl.errors import UserError
+from llmctl.reach.search.methods.registry import METHODS
 from llmctl.reach.settings import ControlRules, LoadSettings
 from llmctl.runs import Recipe
 
@@ -28,7 +30,7 @@ class StateSettings(Recipe):
     lengths: tuple[int, ...] = (8, 10, 16, 22, 32)
     """Tokens of an excerpt, in turn, where they are cut from a text."""
     seed: int = Field(default=0, ge=0)
-    """Of the draw."""
+    """Seed for the draw."""
 
 
 class TargetSettings(Recipe):
@@ -38,33 +40,34 @@ class TargetSettings(Recipe):
     """The true next token; the most likely ones; tokens drawn uniformly from the vocabulary; or one from
     each of `count` equal bands of base ranks."""
     count: int = Field(default=75, ge=1)
-    """Targets a state; "next" always has one."""
+    """Targets per state; "next" always has one."""
     tokens: int = Field(default=1, ge=1)
     """Tokens of a true continuation (draw "next")."""
     seed: int = Field(default=0, ge=0)
-    """Of what is drawn."""
+    """Seed for the draw."""
 
 
-class ControlSettings(ControlRules):
+class CurveControlSettings(ControlRules):
     """What a control may be, and where it stands; position "template" is for single problems."""
 
     sample: int = Field(default=0, ge=0)
     """Controls hold only that many tokens of those allowed, drawn by the search's seed; 0 is no limit."""
 
 
-class SearchSettings(Recipe):
+class CurveSearchSettings(Recipe):
     """How controls are looked for."""
 
-    schedule: Literal["default", "published", "greedy", "gcg", "beam", "random"] = "default"
-    """llmctl's, the paper's, or one method at every k."""
+    schedule: str = "default"
+    """llmctl's own schedule ("default"), the paper's ("published"), or one search method at every k, by its
+    name: scan, greedy, gcg, beam, random, or one that an installed package adds."""
     max_k: int = Field(default=4, ge=1)
     """The longest control."""
     effort: float = Field(default=1.0, gt=0)
     """Multiplies the steps of the default schedule."""
     candidates: int = Field(default=128, ge=1)
-    """Controls a step (greedy, gcg, beam, random; GCG of the published schedule)."""
+    """Controls per step, for single methods and for GCG in the published schedule."""
     steps: int = Field(default=8, ge=1)
-    """Steps at each k (gcg, random; GCG of the published schedule)."""
+    """Steps at each k, for single methods and for GCG in the published schedule."""
     ks_greedy: tuple[int, ...] = (1, 2, 3)
     """Control lengths of greedy back-generation in the published schedule."""
     ks_gcg: tuple[int, ...] = (4, 6, 8, 10)
@@ -75,7 +78,21 @@ class SearchSettings(Recipe):
     """Problems searched in lockstep and scored in one batch; for GPUs. Results are the same up to near ties
     in floating point. No effect with share_scan."""
     seed: int = Field(default=0, ge=0)
-    """Of everything that a search draws."""
+    """Seed for everything that a search draws."""
+
+    @model_validator(mode="after")
+    def _schedule_is_known(self) -> CurveSearchSettings:
+        if self.schedule not in ("default", "published"):
+            try:
+                limit = METHODS[self.schedule].max_k
+            except UserError as error:
+                raise ValueError(f"schedule: {error}; or take default or published") from error
+            if limit is not None and self.max_k > limit:
+                raise ValueError(
+                    f"schedule is {self.schedule} and max_k is {self.max_k}, but {self.schedule} finds "
+                    f"controls of at most {limit} token(s): set max_k={limit}, or take another schedule"
+                )
+        return self
 
 
 class ShardSettings(Recipe):
@@ -105,9 +122,9 @@ class CurveSettings(Recipe):
     """Which states."""
     targets: TargetSettings = TargetSettings()
     """Which outputs."""
-    controls: ControlSettings = ControlSettings()
+    controls: CurveControlSettings = CurveControlSettings()
     """What a control may be."""
-    search: SearchSettings = SearchSettings()
+    search: CurveSearchSettings = CurveSearchSettings()
     """How it is looked for."""
     baseline: Literal["random", "none"] = "random"
     """Random controls with as many tokens through the model as the search spent on the same pair."""

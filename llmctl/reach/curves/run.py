@@ -25,7 +25,7 @@ from llmctl.reach.result import Result, Step
 from llmctl.reach.scoring.scan import ScanChunk, ScanResult, StateScan
 from llmctl.reach.scoring.scorer import vocabulary_of
 from llmctl.reach.search.schedule import matched_random
-from llmctl.reach.search.solve import solve, solve_state
+from llmctl.reach.search.solve import solve, solve_state, solve_steps
 from llmctl.reach.search.solve_many import solve_as_completed
 from llmctl.reach.vocabulary import decode
 from llmctl.runs import Progress, Run, progress
@@ -47,7 +47,7 @@ def run_curve(run: Run, recipe: CurveRecipe, *, quiet: bool = False) -> dict[str
         What `metrics.json` holds.
 
     Raises:
-        UserError: Model, states or targets can not be used.
+        UserError: Model, states or targets cannot be used.
     """
     run.pin(**fingerprints(recipe.model, recipe.adapter))
     CurveSearcher(run, recipe, quiet).run_all()
@@ -175,7 +175,7 @@ class CurveSearcher:
                 yield result
             return
         for problem in problems:
-            for event in solve(self.model, self.tokenizer, problem, plan, max_k, events=True):
+            for event in solve_steps(self.model, self.tokenizer, problem, plan, max_k):
                 if isinstance(event, Step):
                     bar.advance(
                         0, note=f"{self.solved} reached; {problem.id} k={event.k} loss {event.loss:.2f}"

@@ -128,7 +128,7 @@ def explore(
 
     Args:
         model: A decoder-only model of transformers in evaluation mode.
-        tokenizer: Of that model.
+        tokenizer: The tokenizer of that model.
         problem: State, position and what a control may hold; its target is not read.
         k: The longest control.
         exploration: How to go beyond one token.

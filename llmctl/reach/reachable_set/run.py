@@ -12,7 +12,7 @@ from llmctl.models.description import fingerprints
 from llmctl.models.loading import load
 from llmctl.reach.curves.plan import problem_template
 from llmctl.reach.curves.plots import draw_reached
-from llmctl.reach.curves.recipe import ControlSettings
+from llmctl.reach.curves.recipe import CurveControlSettings
 from llmctl.reach.describe import set_sentence, set_table
 from llmctl.reach.parse_inputs import read_state
 from llmctl.reach.problem import Problem
@@ -55,10 +55,10 @@ class SetRecipe(Recipe):
     """The longest control."""
     exploration: ExplorationSettings = ExplorationSettings()
     """Beyond one token."""
-    controls: ControlSettings = ControlSettings()
+    controls: CurveControlSettings = CurveControlSettings()
     """What a control may be."""
     seed: int = Field(default=0, ge=0)
-    """Of everything that is drawn."""
+    """Seed for everything that is drawn."""
 
     @model_validator(mode="after")
     def _has_one_state(self) -> SetRecipe:

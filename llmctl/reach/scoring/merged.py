@@ -20,7 +20,7 @@ from llmctl.reach.scoring.deferred import AskingScorer, GradientRequest, Job, Sc
 from llmctl.reach.scoring.prefix_cache import Layers, joined
 from llmctl.reach.scoring.scorer import NotFiniteError, Scores, halved, reduce_logits, rows_that_fit
 
-_BACKWARD = 8  # a gradient keeps the activations of all layers: so many times fewer rows a pass
+_BACKWARD = 8  # a gradient keeps the activations of all layers: so many times fewer rows per pass
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class Merger:
 
     def __init__(self, model: Any) -> None:
         self._model = model
-        self._limit: int | None = None  # rows a pass, once memory ran out
+        self._limit: int | None = None  # rows per pass, once memory ran out
 
     def answer(self, requests: Sequence[ScoreRequest | GradientRequest]) -> list[Any]:
         """Answer requests of one kind.

@@ -96,7 +96,7 @@ class StateScan:
 
         Args:
             model: A decoder-only model of transformers in evaluation mode.
-            tokenizer: Of that model.
+            tokenizer: The tokenizer of that model.
             problem: The state, its position and what a control may hold; its target is not read.
             targets: Token ids whose best control and base rank are wanted.
             meter: Where to count; None starts a fresh one.

@@ -20,14 +20,14 @@ from llmctl.reach.scoring.prefix_cache import PrefixCache, supports_prefix
 
 logger = logging.getLogger(__name__)
 
-# Tokens a forward pass: past these a bigger batch is no faster, and only eats memory.
+# Tokens per forward pass: beyond these, a bigger batch is no faster and only takes memory.
 _BATCH_TOKENS = {"cpu": 1024, "cuda": 32768}
 _MAX_LOGITS = 2**28  # entries of one block of logits (1 GiB in float32)
 BLANK = -1  # in a control: not a token yet, stands for the mean embedding (gradients only)
 
 
 class NotFiniteError(EngineError):
-    """The model gave NaN or infinite logits, which can not be ranked."""
+    """The model gave NaN or infinite logits, which cannot be ranked."""
 
 
 @dataclass
@@ -70,7 +70,7 @@ class Scorer:
         Args:
             model: A causal language model of transformers in evaluation mode.
             layout: Where the control goes.
-            batch: Sequences a forward pass at most; None fits the device.
+            batch: Most sequences per forward pass; None chooses by the device.
             reuse_prefix: Read shared prefixes from their keys and values.
             meter: Where to count; None starts a fresh one.
         """
@@ -296,7 +296,7 @@ class Scorer:
             raise NotFiniteError(f"the model gave NaN or infinite logits on the prompt that ends in {prompt}")
 
     def _rows(self, length: int, keep: int) -> int:
-        """Sequences a batch."""
+        """Sequences per batch."""
         return rows_that_fit(self.model, length, keep) if self._batch is None else self._batch
 
     def _halve(self, rows: int, error: Exception) -> None:
@@ -305,7 +305,7 @@ class Scorer:
 
 
 def rows_that_fit(model: Any, length: int, keep: int) -> int:
-    """Sequences a forward pass, by their tokens and by the positions whose logits are kept."""
+    """Sequences per forward pass, by their tokens and by the positions whose logits are kept."""
     budget = _BATCH_TOKENS.get(model.device.type, _BATCH_TOKENS["cpu"])
     return max(min(budget // max(length, 1), _MAX_LOGITS // (vocabulary_of(model) * keep)), 1)
 

@@ -3,51 +3,54 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 from llmctl.errors import UserError
-
-Method = Literal["scan", "greedy", "gcg", "beam", "random"]
-METHODS = ("scan", "greedy", "gcg", "beam", "random")
+from llmctl.reach.search.methods.registry import METHODS
 
 
 @dataclass(frozen=True)
 class Phase:
     """One method at one control length."""
 
-    method: Method
+    method: str
+    """A name in `llmctl.reach.search.methods.registry.METHODS`, such as "gcg"."""
     k: int
+    """Tokens of the control."""
     candidates: int = 0
-    """Controls scored a step; 0 means every allowed token (scan, greedy, beam)."""
+    """Controls scored per step; for scan, greedy and beam, 0 means every allowed token."""
     steps: int = 1
-    """Steps at most; a step of GCG is one gradient and its candidates."""
+    """Number of steps at most; a step of GCG is one gradient and its candidates."""
     top_k: int = 128
-    """Tokens a position that the gradient proposes (GCG)."""
+    """Number of tokens that the gradient proposes per position (GCG)."""
     swaps: int = 1
-    """Positions changed at once at most (GCG); 1 is the published method."""
+    """Number of positions changed at once at most (GCG); 1 is the published method."""
     buffer: int = 1
-    """Controls kept as starting points, the best first (GCG)."""
+    """Number of controls kept as starting points, the best first (GCG)."""
     width: int = 8
-    """Controls kept from one length to the next (beam)."""
+    """Number of controls kept from one length to the next (beam)."""
     stop_early: bool = True
     """Stop at the first checked hit. The published code does not."""
     keep_best: bool = True
     """Go on from the best control so far (GCG). The published code goes on from the last step's."""
     ordered: bool = True
-    """Try what the gradient favours first (scan, greedy), or take it in order (GCG) and not by chance."""
+    """Try first what the gradient favours (scan, greedy), or take candidates in its order instead of at
+    random (GCG)."""
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise UserError(f"method is {self.method!r}, but it must be one of {', '.join(METHODS)}")
+        method = METHODS[self.method]
         if self.k < 1:
             raise UserError(f"k is {self.k}, but a phase needs a control of at least 1 token: give k >= 1")
-        if self.method == "scan" and self.k != 1:
-            raise UserError(f"method scan has k = {self.k}, but it exhausts k = 1 only: use greedy or beam")
+        if method.max_k is not None and self.k > method.max_k:
+            raise UserError(
+                f"method {self.method} has k = {self.k}, but it exhausts k = {method.max_k} only: "
+                "use another method, such as greedy or beam"
+            )
         for name in ("steps", "top_k", "swaps", "buffer", "width"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}, but a phase needs at least 1")
-        if self.candidates < 0 or (self.candidates == 0 and self.method in ("gcg", "random")):
-            raise UserError(f"candidates is {self.candidates}, but {self.method} needs at least 1 a step")
+        if self.candidates < 0 or (self.candidates == 0 and method.needs_candidates):
+            raise UserError(f"candidates is {self.candidates}, but {self.method} needs at least 1 per step")
 
 
 @dataclass(frozen=True)
@@ -55,12 +58,15 @@ class Schedule:
     """Phases in order, and what happens around them."""
 
     name: str
+    """Recorded in the result."""
     phases: tuple[Phase, ...]
+    """Run in this order until one finds a witness."""
     shorten: bool = True
-    """After a hit, drop tokens one by one for as long as the target is still emitted."""
+    """After a hit, drop tokens one by one as long as the target is still emitted."""
     certify: bool = False
-    """Where k = 1 is all that was asked and nothing was found, finish the scan for a certificate."""
+    """If only k = 1 was asked for and nothing was found, finish the scan for a certificate."""
     seed: int = 0
+    """Seed for everything that the search draws."""
 
     @property
     def max_k(self) -> int:

@@ -20,7 +20,8 @@ from llmctl.reach.result import Result
 from llmctl.reach.scoring.deferred import AskingScorer, GradientRequest, LoneRequest, Request, ScoreRequest
 from llmctl.reach.scoring.merged import Merger
 from llmctl.reach.scoring.scorer import NotFiniteError
-from llmctl.reach.search.solve import Plan, Run, check_problem, longest, start_search
+from llmctl.reach.search.prepare import Plan, check_problem, longest, start_search
+from llmctl.reach.search.solve_run import SolveRun
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -45,8 +46,8 @@ def solve_many(
 
     Args:
         model: A decoder-only model of transformers in evaluation mode.
-        tokenizer: Of that model.
-        problems: What is asked.
+        tokenizer: The tokenizer of that model.
+        problems: The problems to solve.
         schedule: As in `solve`, of every problem.
         max_k: As in `solve`.
         together: Searches at once; where one ends, the next problem takes its place.
@@ -72,7 +73,7 @@ def solve_as_completed(
     *,
     together: int = TOGETHER,
 ) -> Iterator[tuple[int, Result]]:
-    """As `solve_many`, with each result as soon as it is there.
+    """As `solve_many`, with each result as soon as it is known.
 
     Closing the iterator ends the searches that are under way.
 
@@ -91,10 +92,10 @@ def solve_as_completed(
     def begin(number: int) -> _Strand:
         problem = problems[number]
 
-        def prepare(ask: Ask) -> Run:
+        def prepare(ask: Ask) -> SolveRun:
             search = start_search(model, tokenizer, problem, deepest)
             search.scorer = AskingScorer(model, search.scorer.layout, ask)
-            return Run(model, tokenizer, problem, schedule, max_k, search)
+            return SolveRun(model, tokenizer, problem, schedule, max_k, search)
 
         return _named(number, problem, lambda: _Strand(prepare))
 
@@ -104,7 +105,7 @@ def solve_as_completed(
 def _advance(
     merger: Merger, begin: Callable[[int], _Strand], count: int, together: int
 ) -> Iterator[tuple[int, Result]]:
-    """Run searches until all have ended."""
+    """SolveRun searches until all have ended."""
     live: dict[int, _Strand] = {}  # by number, ascending
     asked: dict[int, ScoreRequest | GradientRequest] = {}
     replies: dict[int, Any] = {}
@@ -163,11 +164,11 @@ class _Cancelled(BaseException):
 class _Strand:
     """One search in a thread of its own, which runs only between `resume` and the next request."""
 
-    def __init__(self, prepare: Callable[[Ask], Run]) -> None:
+    def __init__(self, prepare: Callable[[Ask], SolveRun]) -> None:
         self._replies: SimpleQueue[Any] = SimpleQueue()
         self._outcomes: SimpleQueue[Request | Result | BaseException] = SimpleQueue()
         self._run = prepare(self._ask)
-        # A daemon, so that a second interrupt can not leave the process hanging.
+        # A daemon, so that a second interrupt cannot leave the process hanging.
         self._thread = threading.Thread(target=self._work, name="llmctl-reach", daemon=True)
         self._thread.start()
 
@@ -201,10 +202,7 @@ class _Strand:
     def _work(self) -> None:
         try:
             self._receive()
-            *_, result = self._run.events()
-            if not isinstance(result, Result):
-                raise RuntimeError("the search ended without a result")
-            self._outcomes.put(result)
+            self._outcomes.put(self._run.result())
         except _Cancelled:
             return
         except BaseException as error:  # goes on in the caller's thread

@@ -27,7 +27,7 @@ def swaps(
         control: (K,) token ids out of `tokens`.
         slopes: (K, M) gradient of the loss by each position's one-hot entries.
         count: N, controls at most.
-        top_k: Tokens a position that count as promising.
+        top_k: Number of tokens per position that count as promising.
         skip: Ranks to leave out, since steps before tried them; wraps around.
         generator: Of the second half.
 

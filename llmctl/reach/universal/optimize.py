@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any
 
 from llmctl.reach.problem import Layout
 from llmctl.reach.universal.data import Pairs, TextPair, check_disjoint
@@ -18,62 +18,49 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-@overload
-def optimize(
-    model: Any,
-    tokenizer: PreTrainedTokenizerBase,
-    pairs: Pairs,
-    settings: OptimizeSettings | None = ...,
-    held_out: Pairs = ...,
-    events: Literal[False] = ...,
-) -> Optimized: ...
-@overload
-def optimize(
-    model: Any,
-    tokenizer: PreTrainedTokenizerBase,
-    pairs: Pairs,
-    settings: OptimizeSettings | None = ...,
-    held_out: Pairs = ...,
-    *,
-    events: Literal[True],
-) -> Iterator[UniversalStep | Optimized]: ...
 def optimize(
     model: Any,
     tokenizer: PreTrainedTokenizerBase,
     pairs: Pairs,
     settings: OptimizeSettings | None = None,
     held_out: Pairs = (),
-    events: bool = False,
-) -> Optimized | Iterator[UniversalStep | Optimized]:
+) -> Optimized:
     """Find one control that makes a model answer many questions.
 
     Args:
         model: A decoder-only model of transformers in evaluation mode.
-        tokenizer: Of that model.
+        tokenizer: The tokenizer of that model.
         pairs: Prompts and the texts that should follow them (mind the leading space); the control is
             chosen on these.
         settings: Control, search, seed.
         held_out: Other pairs; the control is scored on them once it is found.
-        events: Return an iterator over the steps, with the result as its last item.
-
-    Returns:
-        The result, or the iterator.
 
     Raises:
         UserError: There are no pairs, one does not fit the model, a question is in both sets, or no token
-            is left for the control. Raised at the call, also with `events`.
+            is left for the control.
+    """
+    *_, result = optimize_steps(model, tokenizer, pairs, settings, held_out)
+    if not isinstance(result, Optimized):
+        raise RuntimeError("the search ended without a result")
+    return result
+
+
+def optimize_steps(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    pairs: Pairs,
+    settings: OptimizeSettings | None = None,
+    held_out: Pairs = (),
+) -> Iterator[UniversalStep | Optimized]:
+    """As `optimize`, but an iterator over the steps, with the result as its last item.
+
+    Raises:
+        UserError: As `optimize`, at the call and not at the first item.
     """
     settings = settings if settings is not None else OptimizeSettings()
     check_disjoint(*([TextPair(*pair) for pair in side] for side in (pairs, held_out)))
     search = Universal(model, tokenizer, pairs, settings)
-    others = search.lay_out(held_out)
-    run = _events(search, others)
-    if events:
-        return run
-    *_, result = run
-    if not isinstance(result, Optimized):
-        raise RuntimeError("the search ended without a result")
-    return result
+    return _events(search, search.lay_out(held_out))
 
 
 def _events(search: Universal, held_out: Sequence[Layout]) -> Iterator[UniversalStep | Optimized]:

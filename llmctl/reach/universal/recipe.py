@@ -1,4 +1,4 @@
-"""What `llmctl reach optimize` is told: the model, the data, what a control may be, and how to search."""
+"""The recipe of `llmctl reach optimize`: the model, the data, what a control may be, and how to search."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ class DataSettings(Recipe):
     """Where the pairs of question and answer come from: exactly one of `path`, `task`, `pairs`."""
 
     path: Path | None = None
-    """A JSONL file, one object a line, or a folder with train*.jsonl."""
+    """A JSONL file with one object per line, or a folder with train*.jsonl."""
     held_out_path: Path | None = None
     """Where the held-out pairs lie apart; null takes them from `path`."""
     question: str = "question"
     """The field of a row that holds the question."""
     answer: str = "answer"
-    """The field of the answer; of a task, answer or solution."""
+    """The field of a row that holds the answer; for a task, "answer" or "solution"."""
     task: str | None = None
-    """As `llmctl tasks list` shows them."""
+    """Name of a task, as shown by `llmctl tasks list`."""
     options: dict[str, Any] = {}
     """Options of the task."""
     train_split: str = "train"
@@ -44,7 +44,7 @@ class DataSettings(Recipe):
     held_out: int = Field(default=64, ge=0)
     """Pairs that it is judged on, once, at the end; no question is in both."""
     split_seed: int = Field(default=1, ge=0)
-    """Of the order in which pairs are drawn; 0 takes them as they stand."""
+    """Seed for the order in which pairs are drawn; 0 keeps the order of the data."""
 
     @model_validator(mode="after")
     def _one_source(self) -> DataSettings:
@@ -99,7 +99,7 @@ class SearchSettings(Recipe):
     candidates: int = Field(default=64, ge=1)
     """Controls scored on the minibatch in a step."""
     top_k: int = Field(default=128, ge=1)
-    """Tokens a position that the gradient proposes."""
+    """Number of tokens that the gradient proposes per position."""
     minibatch: int = Field(default=16, ge=1)
     """Training pairs of a step's gradient and candidates, drawn anew each step."""
     finalists: int = Field(default=4, ge=1)

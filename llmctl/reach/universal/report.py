@@ -155,7 +155,7 @@ def cost_table(metrics: Mapping[str, Any]) -> Table:
 
 
 def draw_search(paths: Mapping[str, Sequence[UniversalStep]]) -> Any:
-    """The best judged loss by tokens, a line a method."""
+    """The best judged loss by tokens, one line per method."""
     figure = new_figure()
     axes = figure.subplots()
     for (method, path), colour in zip(paths.items(), _COLOURS, strict=False):

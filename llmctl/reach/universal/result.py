@@ -15,7 +15,7 @@ class UniversalStep:
     step: int  # from 1; 0 is the start
     k: int  # length that was searched
     control_ids: tuple[int, ...]  # the best control so far, of any length
-    loss: float | None  # its mean over the judging pairs, nats a target token; None before there is one
+    loss: float | None  # its mean over the judging pairs, nats per target token; None before there is one
     matches: int  # judging pairs whose answer it emits
     current_ids: tuple[int, ...]  # the best of the length searched: where the next step starts
     current_loss: float | None
@@ -44,7 +44,7 @@ class UniversalStep:
 
 @dataclass(frozen=True)
 class PairScores:
-    """How one control, or the mean of several, does on pairs: one number a pair, in their order."""
+    """How one control, or the mean of several, does on pairs: one number per pair, in their order."""
 
     losses: tuple[float, ...]  # mean cross-entropy over the answer's tokens, nats
     matches: tuple[float, ...]  # whether greedy decoding emits the answer token for token; a share of several

@@ -51,7 +51,7 @@ def check_inputs(recipe: OptimizeRecipe) -> PairData:
 
 
 def estimate_work(recipe: OptimizeRecipe, data: PairData) -> dict[str, Any]:
-    """What a run will ask for at most; for `--dry-run`."""
+    """An upper bound on the work of a run; for `--dry-run`."""
     s, k = recipe.search, recipe.control.k
     steps = s.steps + (0 if s.method == "random" else s.warm_steps * (k - 1))
     batch = min(s.minibatch, len(data.train))

@@ -1,4 +1,4 @@
-"""Score found controls, one number a pair: losses, exact matches, tokens left out, text read again."""
+"""Score found controls, one number per pair: losses, exact matches, tokens left out, text read again."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def score_table(model: Any, layouts: Sequence[Layout], controls: Tensor) -> tupl
         controls: (N, K) token ids; K may be 0.
 
     Returns:
-        (P, N) losses in nats a token, float64, and (P, N) matches.
+        (P, N) losses in nats per token, float64, and (P, N) matches.
     """
     batch = PairBatch(model, layouts)
     table = batch.score(controls)
@@ -43,7 +43,7 @@ def score_table(model: Any, layouts: Sequence[Layout], controls: Tensor) -> tupl
 
 
 def score_pairs(model: Any, layouts: Sequence[Layout], controls: Tensor) -> PairScores:
-    """One number a pair: of the control, or the mean over several (N, K)."""
+    """One number per pair: of the control, or the mean over several (N, K)."""
     losses, matches = score_table(model, layouts, controls)
     return PairScores(tuple(losses.mean(1).tolist()), tuple(matches.double().mean(1).tolist()))
 

@@ -2,7 +2,7 @@
 
 Source: universal prompts by greedy coordinate gradient, Zou et al., arXiv 2307.15043, algorithm 2.
 Departures: a step takes a minibatch of the pairs; its best few candidates are judged on the whole training
-set before one is kept, so that a lucky minibatch can not win; the control grows from one token to k, each
+set before one is kept, so that a lucky minibatch cannot win; the control grows from one token to k, each
 length from the best of the one before; half of the candidates are taken in the gradient's order.
 The loss of a pair is the mean cross-entropy over its answer's tokens, and every pair counts alike.
 """

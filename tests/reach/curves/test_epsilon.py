@@ -1,5 +1,4 @@
 import json
-import math
 
 import pytest
 
@@ -12,8 +11,6 @@ from llmctl.reach.curves.epsilon import (
     merge_shards,
     summarize,
 )
-from llmctl.reach.curves.intervals import clustered, rank_correlation, wilson
-from llmctl.runs.stats import student_quantile
 
 
 def pair(number, k, state=None, method="gcg", **fields):
@@ -44,49 +41,6 @@ def test_epsilon_by_tokens_counts_what_was_solved_within_the_budget():
     )
 
 
-def test_wilson_gives_the_published_interval():
-    # 4,858 of 5,000 pairs solved: 97.16 %, interval 96.7 to 97.6 %
-    interval = wilson(4858, 5000)
-    assert [round(100 * v, 1) for v in (interval.value, interval.low, interval.high)] == [97.2, 96.7, 97.6]
-    assert wilson(0, 10).low == 0 and wilson(0, 10).high == pytest.approx(0.2775, abs=1e-4)
-    assert wilson(10, 10).high == 1 and wilson(10, 10).low == pytest.approx(0.7225, abs=1e-4)
-
-
-def test_clusters_that_agree_within_count_as_one_trial_each():
-    # Ten states of ten equal outcomes each, half of them solved. The cluster variance is
-    # 10/9 * 10 * (10 * 0.5)^2 / 100^2 = 1/36; binomial 0.25/100; so 100 pairs count as 9.
-    outcomes = [number < 50 for number in range(100)]
-    states = [number // 10 for number in range(100)]
-    expected = wilson(4.5, 9, quantile=student_quantile(9))
-    assert clustered(outcomes, states).low == pytest.approx(expected.low)
-    assert clustered(outcomes, states).high == pytest.approx(expected.high)
-
-
-def test_pairs_that_do_not_share_a_state_get_the_wilson_interval():
-    outcomes = [True, False, True, True]
-    assert clustered(outcomes, "abcd") == wilson(3, 4)
-
-
-def test_equal_outcomes_are_no_more_certain_than_their_states():
-    assert clustered([True] * 40, [n // 10 for n in range(40)]).low < wilson(4, 4).low + 1e-9
-    one = clustered([True] * 40, ["s"] * 40)
-    assert (one.low, one.high) == (0, 1)
-
-
-@pytest.mark.parametrize(
-    ("freedom", "expected"), [(1, 12.706), (2, 4.303), (5, 2.571), (10, 2.228), (24, 2.064)]
-)
-def test_students_quantile_matches_the_table(freedom, expected):
-    assert student_quantile(freedom) == pytest.approx(expected, rel=1e-3)
-
-
-def test_rank_correlation_handles_ties():
-    assert rank_correlation([1, 2, 3], [10, 20, 30]) == pytest.approx(1)
-    # ranks of the second are 0.5, 0.5, 2: covariance 1.5, spread sqrt(2 * 1.5)
-    assert rank_correlation([1, 2, 3], [5, 5, 9]) == pytest.approx(1.5 / math.sqrt(3))
-    assert math.isnan(rank_correlation([1, 2, 3], [4, 4, 4]))
-
-
 def test_the_summary_is_json_with_value_low_high_n_and_clusters():
     entry = json.loads(json.dumps(summarize(PAIRS, range(5)), allow_nan=False))
     assert {"value", "low", "high", "n", "clusters"} <= entry["epsilon"]["4"].keys()
@@ -107,6 +61,9 @@ def test_a_comparison_is_paired_and_clustered():
     assert interval.low < 0.5 < interval.high
     with pytest.raises(UserError, match="differ in 1 pairs"):
         compare(first, second[:-1], 1)
+    alone = [pair(n, 1, state="s") for n in range(2)]
+    with pytest.raises(UserError, match="1 states give no interval"):
+        compare(alone, alone, 1)
 
 
 def test_merging_refuses_missing_and_doubled_pairs():

@@ -70,7 +70,7 @@ def test_shards_that_disagree_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ("x,5 6,y,7,1.0,greedy,z,[9],1,1.0,False,True,2\n", "line 2: the row can not be read"),
+        ("x,5 6,y,7,1.0,greedy,z,[9],1,1.0,False,True,2\n", "line 2: the row cannot be read"),
         ('x,"[5]",y,7,1.0,greedy,z,[9],2,1.0,False,True,2\n', "prompt_length is 2, but .* holds 1"),
         ('x,"[5]",y,7,1.0,greedy,z,[9],1,1.0,False,maybe,2\n', "prompt_correct is 'maybe'"),
     ],

@@ -113,7 +113,7 @@ def test_older_records_are_laid_out_again_where_that_is_possible(model, tokenize
         new = solve(model, tokenizer, Problem(state="hi", target=old.target_ids, position=position), max_k=2)
         asked = dataclasses.replace(new, verdict="reached")
         assert recheck([old], model, tokenizer) == recheck([asked], model, tokenizer)
-    with pytest.raises(UserError, match="position 'user_end' can not be laid out.*solve it again"):
+    with pytest.raises(UserError, match="position 'user_end' cannot be laid out.*solve it again"):
         recheck(found, model, tokenizer)
 
 

@@ -35,5 +35,5 @@ def test_one_method_has_the_same_candidates_at_every_length():
     for name in ("greedy", "gcg", "random"):
         sizes = set(work(schedules.single(name, 4, candidates=32, steps=4)).values())
         assert sizes == {128}
-    with pytest.raises(UserError, match="method is 'magic'"):
+    with pytest.raises(UserError, match="no search method 'magic'"):
         schedules.single("magic", 3)

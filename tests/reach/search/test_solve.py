@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from llmctl.errors import UserError
-from llmctl.reach import Phase, Problem, Result, Schedule, Step, solve
+from llmctl.reach import Phase, Problem, Result, Schedule, Step, solve, solve_steps
 from llmctl.reach.search import schedule as schedules
-from llmctl.reach.search.solve import Run
+from llmctl.reach.search.solve_run import SolveRun
 from tests.reach.oracle import FEW, STATE, emitted, truth
 
 
@@ -138,7 +138,7 @@ def test_a_long_witness_is_shortened_where_that_is_possible(small_model, letters
 
 
 def test_events_are_the_path_and_end_in_the_result(small_model, letters):
-    *steps, result = solve(small_model, letters, problem(9), max_k=2, events=True)
+    *steps, result = solve_steps(small_model, letters, problem(9), max_k=2)
     assert isinstance(result, Result) and all(isinstance(step, Step) for step in steps)
     assert result.path == tuple(steps)
     assert steps[0].method == "base"
@@ -156,12 +156,11 @@ def test_the_result_survives_json(small_model, letters):
 def test_forbidden_tokens_are_in_no_control_that_is_tried(small_model, letters):
     for name in ("greedy", "gcg", "beam", "random"):
         forbidden = set(range(0, 40, 2))
-        *steps, result = solve(
+        *steps, result = solve_steps(
             small_model,
             letters,
             problem(9, forbidden=sorted(forbidden)),
             schedules.single(name, 3, candidates=8, steps=3),
-            events=True,
         )
         assert not forbidden & {token for step in steps for token in step.control_ids}
 
@@ -200,7 +199,7 @@ def test_nan_logits_end_the_search_with_the_reason(letters, small_model):
 )
 def test_bad_input_is_refused_at_the_call(small_model, letters, options, max_k, message):
     with pytest.raises(UserError, match=message):
-        solve(small_model, letters, Problem(state=STATE, **options), max_k=max_k, events=True)
+        solve_steps(small_model, letters, Problem(state=STATE, **options), max_k=max_k)
 
 
 def test_a_witness_that_only_holds_as_ids_is_marked(model, tokenizer):
@@ -249,10 +248,10 @@ def test_the_same_problem_is_solved_in_every_position(model, tokenizer):
 @pytest.mark.parametrize(
     ("phase", "message"),
     [
-        ({"method": "magic", "k": 1}, "method is 'magic'"),
+        ({"method": "magic", "k": 1}, "no search method 'magic'; the nearest is"),
         ({"method": "gcg", "k": 0, "candidates": 4}, "k is 0"),
         ({"method": "scan", "k": 2}, "exhausts k = 1 only"),
-        ({"method": "gcg", "k": 2}, "gcg needs at least 1 a step"),
+        ({"method": "gcg", "k": 2}, "gcg needs at least 1 per step"),
         ({"method": "beam", "k": 2, "width": 0}, "width is 0"),
     ],
 )
@@ -262,7 +261,7 @@ def test_a_phase_that_can_not_run_is_refused(phase, message):
 
 
 def test_a_search_that_is_left_in_the_middle_concludes_with_what_it_knows(small_model, letters):
-    run = Run(small_model, letters, problem(7, candidates=FEW), exhaustive(2), 2)
+    run = SolveRun(small_model, letters, problem(7, candidates=FEW), exhaustive(2), 2)
     nothing_yet = run.conclude()
     assert (nothing_yet.verdict, nothing_yet.k, nothing_yet.control_ids) == ("unknown", None, ())
     events = run.events()

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from llmctl.errors import UserError
-from llmctl.reach import OptimizeSettings, optimize
+from llmctl.reach import OptimizeSettings, optimize, optimize_steps
 from llmctl.reach.scoring.pairs import PairBatch
 from llmctl.reach.scoring.scorer import BLANK, Meter, Scorer, reduce_logits
 from llmctl.reach.universal import candidates as proposals
@@ -126,7 +126,7 @@ def test_two_tokens_come_near_the_best_of_all_by_brute_force(small_model, letter
 
 @pytest.mark.parametrize("method", ["gcg", "swap", "random"])
 def test_the_kept_loss_never_rises_and_is_that_of_the_kept_control(small_model, letters, method):
-    *steps, result = optimize(small_model, letters, PAIRS, settings(method=method), events=True)
+    *steps, result = optimize_steps(small_model, letters, PAIRS, settings(method=method))
     losses = [step.loss for step in steps]
     assert losses == sorted(losses, reverse=True)
     layouts = layouts_of(letters)
@@ -173,18 +173,12 @@ def test_a_baseline_takes_at_least_as_many_tokens(small_model, letters):
 
 def test_a_search_stops_when_all_pairs_match_or_patience_ends(small_model, letters):
     easy = [("5A3", letters.decode([int(small_model(torch.tensor([[5, 17, 3]])).logits[0, -1].argmax())]))]
-    *steps, _ = optimize(
-        small_model,
-        letters,
-        easy,
-        settings(k=1, steps=50, candidates=40, stop_when_matched=True),
-        events=True,
+    *steps, _ = optimize_steps(
+        small_model, letters, easy, settings(k=1, steps=50, candidates=40, stop_when_matched=True)
     )
     assert len(steps) < 50
     assert steps[-1].matches == 1
-    *steps, _ = optimize(
-        small_model, letters, PAIRS, settings(k=1, allowed=FEW, steps=60, patience=4), events=True
-    )
+    *steps, _ = optimize_steps(small_model, letters, PAIRS, settings(k=1, allowed=FEW, steps=60, patience=4))
     assert len(steps) < 60
     assert steps[-1].stale == 4
 
@@ -265,7 +259,7 @@ def test_a_template_takes_the_question_and_the_control(tokenizer):
 )
 def test_bad_pairs_are_refused_in_one_line(small_model, letters, pairs, held_out, message):
     with pytest.raises(UserError, match=message) as caught:
-        optimize(small_model, letters, pairs, settings(), held_out=held_out, events=True)
+        optimize_steps(small_model, letters, pairs, settings(), held_out=held_out)
     assert "\n" not in str(caught.value)
 
 

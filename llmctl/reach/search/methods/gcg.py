@@ -1,14 +1,15 @@
 """Greedy coordinate gradient: swap the tokens that the gradient proposes, keep what lowers the loss.
 
 Source: Zou et al., arXiv 2307.15043, algorithm 1; the schedule of arXiv 2310.04444 uses it for k >= 4.
-Departures, each of which a phase can switch off: the best control so far is the next start (the published
-code goes on from the last step's), candidates are taken in the gradient's order and never twice, a step
-may swap several positions, several starting points are kept, and the search stops at the first hit.
+It differs from the published code in five ways, each of which a phase can switch off: the next step starts
+from the best control so far (not from the last step's), candidates are taken in the order of the gradient
+and never twice, a step may swap several positions, several starting points are kept, and the search stops
+at the first hit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from torch import Tensor
 from llmctl.reach.result import Step
 from llmctl.reach.search.candidates import extends_right, lengthen, promising_first
 from llmctl.reach.search.config import Phase
+from llmctl.reach.search.methods.registry import SearchMethod
 from llmctl.reach.search.state import Search
 
 
@@ -24,10 +26,11 @@ def run_gcg(search: Search, phase: Phase) -> Iterator[Step]:
 
     Args:
         search: The problem; its best control of length k is updated.
-        phase: `steps` gradients, `candidates` controls a gradient, out of the `top_k` tokens a position.
+        phase: `steps` gradients at most, with `candidates` controls per gradient; at each position the
+            `top_k` tokens of steepest descent are proposed.
 
     Yields:
-        A step for every gradient.
+        One step per gradient.
     """
     k = phase.k
     buffer = _Buffer(phase.buffer if phase.keep_best else 1)
@@ -35,7 +38,7 @@ def run_gcg(search: Search, phase: Phase) -> Iterator[Step]:
     for control, loss in start:
         buffer.offer(control, loss)
     if spent:
-        yield search.step("gcg", k)
+        yield search.step(phase.method, k)
     for _ in range(phase.steps - spent):
         if buffer.is_empty or (phase.stop_early and search.is_solved(k)):
             return
@@ -46,13 +49,15 @@ def run_gcg(search: Search, phase: Phase) -> Iterator[Step]:
         if len(controls) == 0:
             entry.is_spent = True
             continue
-        controls, losses = search.evaluate(controls, "gcg", base=entry.control, stop_early=phase.stop_early)
+        controls, losses = search.evaluate(
+            controls, phase.method, base=entry.control, stop_early=phase.stop_early
+        )
         if not phase.keep_best:
             buffer.clear()
         for row in losses.argsort()[: phase.buffer].tolist():
             buffer.offer(controls[row].clone(), float(losses[row]))
         if k in search.best:
-            yield search.step("gcg", k)
+            yield search.step(phase.method, k)
 
 
 class _Entry:
@@ -87,7 +92,7 @@ class _Buffer:
         del self._entries[self._size :]
 
     def next(self) -> _Entry:
-        """The best entry; one that has been used gives way to unused ones of the buffer."""
+        """The best entry among those that were used least often."""
         entry = min((e for e in self._entries if not e.is_spent), key=lambda e: (e.uses, e.loss))
         entry.uses += 1
         return entry
@@ -106,19 +111,21 @@ def _start(search: Search, phase: Phase) -> tuple[list[tuple[Tensor, float]], in
         filler = search.tokens[drawn]
         control = torch.cat([control, filler] if extends_right(search.scorer.layout) else [filler, control])
     if not phase.ordered:
-        _, losses = search.evaluate(control[None], "gcg", stop_early=phase.stop_early)
-        # A filler that does not survive decoding is still a place to take the gradient at.
+        _, losses = search.evaluate(control[None], phase.method, stop_early=phase.stop_early)
+        # A filler that does not survive decoding is still a point at which the gradient can be taken.
         return [(control, float(losses[0]) if len(losses) else float("inf"))], 0
     controls = search.fresh(lengthen(control, promising_first(search, control), search.scorer.layout))
-    controls, losses = search.evaluate(controls[: phase.candidates], "gcg", stop_early=phase.stop_early)
+    controls, losses = search.evaluate(
+        controls[: phase.candidates], phase.method, stop_early=phase.stop_early
+    )
     order = losses.argsort()[: phase.buffer].tolist()
     return [(controls[row].clone(), float(losses[row])) for row in order], 1 if order else 0
 
 
 def _candidates(search: Search, control: Tensor, slopes: Tensor, phase: Phase) -> Tensor:
-    """(N, K) controls to score next, the most promising first where the phase is ordered."""
+    """(N, K) controls to score next, the most promising first if the phase is ordered."""
     top_k = min(phase.top_k, slopes.shape[1])
-    top = (-slopes).topk(top_k, dim=1)  # values and places in `tokens`, (K, top_k)
+    top = (-slopes).topk(top_k, dim=1)  # values and indices into `tokens`, (K, top_k)
     if not phase.ordered:
         return _sampled(search, control, top.indices, phase.candidates, phase.swaps)
     own = slopes.gather(1, torch.searchsorted(search.tokens, control).clamp(max=slopes.shape[1] - 1)[:, None])
@@ -137,7 +144,7 @@ def _candidates(search: Search, control: Tensor, slopes: Tensor, phase: Phase) -
 
 
 def _sampled(search: Search, control: Tensor, top: Tensor, count: int, swaps: int) -> Tensor:
-    """(N, K) controls with up to `swaps` random positions swapped for random ones of their top tokens."""
+    """(N, K) controls in which up to `swaps` random positions hold a random one of their top tokens."""
     generator = search.generator
     k = len(control)
     controls = control.repeat(count, 1)
@@ -152,3 +159,19 @@ def _sampled(search: Search, control: Tensor, top: Tensor, count: int, swaps: in
         where = rows[from_row:]
         controls[where, place[from_row:]] = new[from_row:]
     return controls
+
+
+def _sizes(candidates: int, steps: int) -> Mapping[str, int]:
+    return {"candidates": candidates, "steps": steps}
+
+
+METHOD = SearchMethod(
+    run=run_gcg,
+    label="GCG at every k",
+    summary="Swaps the tokens that the gradient proposes (greedy coordinate gradient).",
+    sizes=_sizes,
+    reads=("candidates", "steps", "top_k", "swaps", "buffer", "stop_early", "keep_best", "ordered"),
+    needs_candidates=True,
+    colour="#d1495b",
+    marker="D",
+)

@@ -1,12 +1,12 @@
 """Greedy back-generation: try the vocabulary as the next token beside the best shorter control.
 
-At k = 1 it is the exhaustive scan, and a scan that finds nothing is a certificate.
-Source: arXiv 2310.04444, experiments; here with the promising tokens first, and an early stop.
+Source: the experiments of arXiv 2310.04444. Here promising tokens are tried first, and the search stops
+at the first hit; a phase can switch off both.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import torch
@@ -14,19 +14,20 @@ import torch
 from llmctl.reach.result import Step
 from llmctl.reach.search.candidates import lengthen, promising_first
 from llmctl.reach.search.config import Phase
+from llmctl.reach.search.methods.registry import SearchMethod
 from llmctl.reach.search.state import Search
 
-_STRIDE = 1024  # candidates between two steps of the record
+_STRIDE = 1024  # candidates between two recorded steps
 
 
 def run_greedy(search: Search, phase: Phase) -> Iterator[Step]:
     """Search at length `phase.k`, from the best control of length k - 1.
 
-    Lengths that no method has tried yet are filled in greedily first.
+    Shorter lengths that no method has tried yet are searched first, in the same way.
 
     Args:
         search: The problem; its best control of length k is updated.
-        phase: `candidates` tokens at most (0: all), the promising ones first where `ordered`.
+        phase: At most `candidates` tokens are tried (0: all), the promising ones first if `ordered`.
 
     Yields:
         A step after every 1,024 candidates and at the end.
@@ -49,3 +50,18 @@ def run_greedy(search: Search, phase: Phase) -> Iterator[Step]:
             yield search.step(phase.method, k)
         if phase.stop_early and search.is_solved(k):
             return
+
+
+def _sizes(candidates: int, steps: int) -> Mapping[str, int]:
+    return {"candidates": candidates * steps}
+
+
+METHOD = SearchMethod(
+    run=run_greedy,
+    label="greedy, leftwards",
+    summary="Lengthens the best shorter control by the best next token.",
+    sizes=_sizes,
+    reads=("candidates", "stop_early", "ordered"),
+    colour="#59a869",
+    marker="^",
+)
