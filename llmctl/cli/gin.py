@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llmctl.cli.options import JsonOption, Start, recipe_command
+from llmctl.cli.options import JsonOption
+from llmctl.cli.run_command import add_run_command
 
 if TYPE_CHECKING:
-    from llmctl.runs import Run
     from llmctl.studies.attention_graph import GraphView
 
 app = typer.Typer(
@@ -18,39 +18,13 @@ app = typer.Typer(
 )
 
 
-@recipe_command(
+add_run_command(
     app,
-    "compare",
-    help="Train adapters, or architectures from scratch, at equal size and compare. Goes on where it "
-    "stopped.",
+    "gin compare",
+    "llmctl.studies.adapters.spec:COMPARE_RUN",
+    help="Train adapters, or architectures from scratch, at equal size and compare them. An interrupted run "
+    "continues where it stopped.",
 )
-def compare(start: Start) -> None:
-    """Base, LoRA, Sparse-GIN and its self-loop ablation; or plain, GIN- and PNA-attention."""
-    from llmctl.studies.adapters.estimate import estimate_comparison
-    from llmctl.studies.adapters.loop import check_compare, run_comparison
-    from llmctl.studies.adapters.recipe import CompareRecipe
-
-    resolved = start.load(CompareRecipe)
-    checked = check_compare(resolved)
-    if start.is_plan(resolved, lambda: estimate_comparison(resolved, *checked)):
-        return
-
-    def show(run: Run, metrics: dict[str, Any]) -> None:
-        from llmctl.cli.output import print_table, print_text
-        from llmctl.studies.adapters.report import result_table
-        from llmctl.studies.adapters.verdict import verdicts
-
-        print_table(result_table(resolved, metrics))
-        for sentence in verdicts(resolved, metrics):
-            print_text(f"- {sentence}")
-        print_text(f"report: {run.folder / 'report.html'}")
-
-    start.carry_out(
-        "gin compare",
-        resolved,
-        lambda run: run_comparison(run, resolved, checked=checked, quiet=start.as_json),
-        show,
-    )
 
 
 @app.command(help="The graph that a layer makes of a text: strongest edges, degrees, scales; and figures.")

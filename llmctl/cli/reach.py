@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llmctl.cli import reach_curve, reach_optimize
-from llmctl.cli.options import JsonOption, recipe_command
+from llmctl.cli import reach_curve
+from llmctl.cli.options import JsonOption
 from llmctl.cli.reach_options import (
     AdapterOption,
     ControlsOption,
@@ -34,11 +34,7 @@ if TYPE_CHECKING:
     from llmctl.reach.search.solve import Plan
 
 app = typer.Typer(no_args_is_help=True, help="Reach: which outputs can a short control prompt force?")
-recipe_command(app, "curve", help=reach_curve.CURVE_HELP)(reach_curve.curve)
-app.command("merge", help=reach_curve.MERGE_HELP)(reach_curve.merge)
-app.command("import", help=reach_curve.IMPORT_HELP)(reach_curve.import_published)
-recipe_command(app, "optimize", help=reach_optimize.HELP)(reach_optimize.optimize)
-app.command("compare", help=reach_curve.COMPARE_HELP)(reach_curve.compare)
+reach_curve.register(app)
 
 
 @app.command(help="The shortest control prompt that makes a model emit a target, and the path to it.")
@@ -184,10 +180,11 @@ def reachable(
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Every token that some control makes the model emit, each with a witness."""
-    from llmctl.cli.output import print_json, print_table, print_text
-    from llmctl.reach.describe import set_sentence, set_table
-    from llmctl.reach.reachable_set.run import SetRecipe, find_set
+    """Print every token that some control makes the model emit, each with a witness."""
+    from llmctl.cli.output import print_json, print_shown
+    from llmctl.cli.run_command import Start, carry_out
+    from llmctl.reach.reachable_set.recipe import SetRecipe
+    from llmctl.reach.reachable_set.spec import set_spec, show_found
     from llmctl.runs.recipe import parse_recipe
 
     content = {
@@ -214,14 +211,17 @@ def reachable(
         "seed": seed,
     }
     recipe = parse_recipe(SetRecipe, content, "the options")
-    found = find_set(recipe, folder, fresh=fresh, quiet=as_json)
+    if folder is not None:
+        start = Start("reach/set", folder, as_json=as_json, fresh=fresh)
+        carry_out("reach set", set_spec(top), start, recipe)
+        return
+    from llmctl.reach.reachable_set.run import find_set
+
+    found = find_set(recipe, None, quiet=as_json)
     if as_json:
         print_json(found)
-        return
-    print_table(set_table(found, top))
-    print_text(set_sentence(found))
-    if folder is not None:
-        print_text(f"report: {folder / 'report.html'}")
+    else:
+        print_shown(show_found(found, top))
 
 
 @app.command(help="The self-attention bound of each head: the least k that it does not rule out.")

@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 
 from llmctl.errors import UserError
-from llmctl.models.quiet import quiet_libraries
 from llmctl.msr.data.prepare import Prepared
 from llmctl.msr.evaluation.scores import ModelScores, is_recorded, record_scores
 from llmctl.msr.recipe import MsrRecipe
@@ -37,6 +36,7 @@ from llmctl.runs.files import TEMPORARY_SUFFIX
 from llmctl.sampling import Sampler, open_sampler
 from llmctl.sampling.common import derive_seed
 from llmctl.training import TrainResult, TrainSettings
+from llmctl.training.fit import Training, fit
 from llmctl.training.result import CHECKPOINTS, read_result
 
 
@@ -125,12 +125,8 @@ class Phases(CaseReader):
         self.require_summaries(arm)
         self._close_models()
         rows, settings = self.write_rows(arm, settings)
-        with progress(None, f"train {arm.name}", "steps", quiet=self.quiet) as bar, quiet_libraries():
-            from llmctl.training import train
-            from llmctl.training.sft import step_reporter
-
-            report = step_reporter(bar)
-            return train(arm.recommender.model, rows, settings, output, progress=report)
+        training = Training(arm.name, arm.recommender.model, rows, settings, f"models/{arm.name}")
+        return fit(self.run, training, label=f"train {arm.name}", quiet=self.quiet)
 
     def write_rows(self, arm: Arm, settings: TrainSettings) -> tuple[Path, TrainSettings]:
         """Write an arm's training rows; gives their file, and the settings that read it.

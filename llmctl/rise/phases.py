@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from llmctl.errors import UserError
-from llmctl.models.quiet import quiet_libraries
 from llmctl.rise.collect import collect_episodes
 from llmctl.rise.dataset import read_training_rows, training_rows, write_rows
 from llmctl.rise.estimate import FINISHED
@@ -29,8 +28,17 @@ from llmctl.sampling.common import derive_seed
 from llmctl.tasks import Problem, Task, get_task
 from llmctl.tasks.base import BaseTask
 from llmctl.training import TrainResult, TrainSettings
+from llmctl.training.fit import Training, fit
 
 Records = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """The tasks of a recipe; one and the same where the test problems are not in a file of their own."""
+
+    training: Task
+    test: Task
 
 
 @dataclass(frozen=True)
@@ -58,15 +66,16 @@ class Phases:
     Args:
         run: Open.
         recipe: Resolved.
+        tasks: The tasks of the recipe.
         quiet: No progress.
-
-    Raises:
-        UserError: No such task or data.
     """
 
-    def __init__(self, run: Run, recipe: RiseRecipe, quiet: bool = False) -> None:
+    def __init__(self, run: Run, recipe: RiseRecipe, tasks: Tasks, quiet: bool = False) -> None:
         self.run, self.recipe, self.quiet = run, recipe, quiet
-        self.train_task, self.test_task = tasks_of(recipe)
+        self.train_task, self.test_task = tasks.training, tasks.test
+        for task in (self.train_task, self.test_task):
+            if isinstance(task, BaseTask):
+                task.warm_up()  # else the first check would load packages while its time limit runs
         self._open: tuple[Policy, Sampler] | None = None
         self._teacher: Sampler | None = None
 
@@ -198,41 +207,18 @@ class Phases:
     def _fit(
         self, name: str, rows: Sequence[Mapping[str, Any]], settings: TrainSettings, start: Policy
     ) -> TrainResult:
-        with quiet_libraries():  # importing TRL and PEFT makes bitsandbytes talk
-            from llmctl.training import train
-
         self.close()
-        output = self.run.path(f"models/{name}")
-        label = "warm start" if name == "warm" else f"train {name}"
-        with progress(None, label, "steps", quiet=self.quiet) as bar:
-
-            def report(step: int, total: int, loss: float) -> None:
-                bar.total = total
-                bar.advance(step - bar.done, note=f"loss {loss:.3f}")
-
-            if self.recipe.launch is None:
-                return train(start.model, rows, settings, output, init_adapter=start.adapter, progress=report)
-            return self._launch(name, rows, settings, start, report)
-
-    def _launch(
-        self,
-        name: str,
-        rows: Sequence[Mapping[str, Any]],
-        settings: TrainSettings,
-        start: Policy,
-        report: Callable[[int, int, float], None],
-    ) -> TrainResult:
-        from llmctl.training import launch, write_job
-
-        job = write_job(
-            self.run.path(f"jobs/{name}.json"),
-            rows=rows,
+        training = Training(
+            name=name,
             model=start.model,
+            rows=rows,
             settings=settings,
-            output=self.run.path(f"models/{name}"),
+            output=f"models/{name}",
             init_adapter=start.adapter,
+            launch=self.recipe.launch,
         )
-        return launch(job, self.recipe.launch, progress=report)
+        label = "warm start" if name == "warm" else f"train {name}"
+        return fit(self.run, training, label=label, quiet=self.quiet)
 
     # Chunks and their journals
 
@@ -279,20 +265,7 @@ class Phases:
             clock.append(unit, {"seconds": round(time.perf_counter() - began, 3)})
 
 
-def tasks_of(recipe: RiseRecipe) -> tuple[Task, Task]:
-    """The training task and the test task of a recipe, ready to check.
-
-    Raises:
-        UserError: No such task or data.
-    """
-    training, test = get_tasks(recipe)
-    for task in (training, test):
-        if isinstance(task, BaseTask):
-            task.warm_up()
-    return training, test
-
-
-def get_tasks(recipe: RiseRecipe) -> tuple[Task, Task]:
+def get_tasks(recipe: RiseRecipe) -> Tasks:
     """The training task and the test task of a recipe.
 
     Raises:
@@ -301,7 +274,7 @@ def get_tasks(recipe: RiseRecipe) -> tuple[Task, Task]:
     t = recipe.task
     training = get_task(t.name, **_path(t.path), **t.options)
     test = training if t.test_path is None else get_task(t.name, **_path(t.test_path), **t.options)
-    return training, test
+    return Tasks(training, test)
 
 
 def _path(path: Path | None) -> dict[str, Any]:

@@ -13,12 +13,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from llmctl.errors import UserError
 from llmctl.runs.files import disk_errors_as_user_errors
-from llmctl.runs.yaml_text import dump_yaml, parse_yaml
+from llmctl.runs.yaml_text import BrokenYamlError, dump_yaml, parse_yaml
 
 R = TypeVar("R", bound="Recipe")
 
@@ -197,12 +196,9 @@ def read_recipe_file(path: Path) -> dict[str, Any]:
         content = parse_yaml(data.decode())
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text: save it as UTF-8") from error
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        line = f", line {mark.line + 1}" if mark else ""
+    except BrokenYamlError as error:
+        line = f", line {error.line}" if error.line is not None else ""
         raise UserError(f"{path}{line}: broken YAML: {error.problem}") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: broken YAML: {' '.join(str(error).split())}") from error
     if content is None:
         return {}
     if not isinstance(content, dict):
@@ -244,7 +240,7 @@ def _override(content: dict[str, Any], override: str) -> str:
         raise UserError(f"--set {override!r} is not of the form key=value, e.g. --set sampling.n=8")
     try:
         value = parse_yaml(text)
-    except yaml.YAMLError as error:
+    except BrokenYamlError as error:
         raise UserError(f"--set {override!r}: the value is broken YAML; put it in quotes") from error
     section = content
     for depth, part in enumerate(parts[:-1], start=1):
