@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import time
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +27,13 @@ from llmctl.msr.recommender.prompt import AnswerTokens, Case, Question, find_ans
 from llmctl.msr.settings import Arm
 from llmctl.msr.summaries.cache import SummaryCache
 from llmctl.msr.summaries.cached_llm import Asker
-from llmctl.msr.summaries.items import check_reads_images, cut, note_seconds, summarize_items
+from llmctl.msr.summaries.items import check_reads_images, summarize_items
 from llmctl.msr.summaries.users import Summarizer, summarize_users
 from llmctl.msr.types import CandidateList
 from llmctl.runs import Run, progress
+from llmctl.runs.chunks import cut
 from llmctl.runs.files import TEMPORARY_SUFFIX
+from llmctl.runs.timing import timed
 from llmctl.sampling import Sampler, open_sampler
 from llmctl.sampling.common import derive_seed
 from llmctl.training import TrainResult, TrainSettings
@@ -167,11 +168,10 @@ class Phases(CaseReader):
             for number, chunk in enumerate(cut(self.tested(arm), size)):
                 if (key := f"chunk-{number}") in book:
                     continue
-                began = time.perf_counter()
-                sampler = self._open_recommender(arm, trained)
-                tokens = tokens or find_answer_tokens(tokenizer_of(sampler), arm.recommender.model)
-                book.append_many(key, score_chunk(sampler, tokens, question, chunk))
-                note_seconds(self.run, f"{book.path.stem}/{key}", began)
+                with timed(self.run, f"{book.path.stem}/{key}"):
+                    sampler = self._open_recommender(arm, trained)
+                    tokens = tokens or find_answer_tokens(tokenizer_of(sampler), arm.recommender.model)
+                    book.append_many(key, score_chunk(sampler, tokens, question, chunk))
                 bar.advance(len(chunk))
         self._record(model)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -16,6 +16,7 @@ from llmctl.rise.recipe import RiseRecipe
 from llmctl.rise.report import write_rise_report
 from llmctl.runs import Run
 from llmctl.runs.files import read_json
+from llmctl.runs.timing import seconds_by_phase
 from llmctl.training.result import read_result
 
 R = TypeVar("R")
@@ -164,9 +165,7 @@ def row_counts(run: Run, recipe: RiseRecipe) -> dict[str, Any]:
 
 def costs(run: Run, recipe: RiseRecipe) -> tuple[dict[str, Any], dict[str, Any]]:
     """Seconds and tokens by phase; work that was lost to a kill is not counted."""
-    seconds: dict[str, float] = defaultdict(float)
-    for line in run.journal("timing"):
-        seconds[line["key"].split("/")[0]] += line["seconds"]
+    seconds = seconds_by_phase(run)
     tokens: dict[str, Any] = {}
     for phase in sampled_phases(recipe):
         for field, name in (("usage", phase), ("teacher_usage", f"{phase}-teacher")):

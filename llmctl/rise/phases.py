@@ -7,11 +7,9 @@ kill comes out as it would have.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,8 @@ from llmctl.rise.evaluate import evaluate_problems
 from llmctl.rise.recipe import RiseRecipe
 from llmctl.rise.rollout import Player
 from llmctl.runs import Run, progress
+from llmctl.runs.chunks import cut
+from llmctl.runs.timing import timed
 from llmctl.sampling import Sampler, open_sampler
 from llmctl.sampling.common import derive_seed
 from llmctl.tasks import Problem, Task, get_task
@@ -240,7 +240,7 @@ class Phases:
         done = min(phase.total, len(book) * phase.size)
         label = phase.name.replace("-", " ")
         with progress(phase.total, label, "problems", done=done, quiet=self.quiet) as bar:
-            for number, chunk in enumerate(_cut(problems, phase.size)):
+            for number, chunk in enumerate(cut(problems, phase.size)):
                 seen += len(chunk)
                 if (key := f"chunk-{number}") in book:
                     continue
@@ -256,13 +256,10 @@ class Phases:
         if phase.has_teacher and (teacher := self.teacher()) is not None:
             samplers["teacher_usage"] = teacher
         before = {name: sampler.usage.snapshot() for name, sampler in samplers.items()}
-        began = time.perf_counter()
-        records = work()
-        usage = {name: asdict(sampler.usage.since(before[name])) for name, sampler in samplers.items()}
-        self.run.journal(phase.name).append(key, {**usage, "records": records})
-        clock, unit = self.run.journal("timing"), f"{phase.name}/{key}"
-        if unit not in clock:
-            clock.append(unit, {"seconds": round(time.perf_counter() - began, 3)})
+        with timed(self.run, f"{phase.name}/{key}"):
+            records = work()
+            usage = {name: asdict(sampler.usage.since(before[name])) for name, sampler in samplers.items()}
+            self.run.journal(phase.name).append(key, {**usage, "records": records})
 
 
 def get_tasks(recipe: RiseRecipe) -> Tasks:
@@ -279,9 +276,3 @@ def get_tasks(recipe: RiseRecipe) -> Tasks:
 
 def _path(path: Path | None) -> dict[str, Any]:
     return {} if path is None else {"path": path}
-
-
-def _cut(problems: Iterable[Problem], size: int) -> Iterator[list[Problem]]:
-    stream = iter(problems)
-    while chunk := list(islice(stream, size)):
-        yield chunk

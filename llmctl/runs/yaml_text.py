@@ -107,7 +107,10 @@ def parse_yaml(text: str) -> Any:
         return yaml.load(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise BrokenYamlError(_one_line(error.problem or error), mark.line + 1 if mark else None) from error
+        problem = error.problem or str(error)
+        if problem.startswith("but ") and error.context:
+            problem = f"{error.context}, {problem}"
+        raise BrokenYamlError(_one_line(problem), mark.line + 1 if mark else None) from error
     except YAMLError as error:
         raise BrokenYamlError(_one_line(error)) from error
 

@@ -9,10 +9,11 @@ from typing import Any
 from llmctl.errors import UserError
 from llmctl.reach.curves.recheck_run import RECHECKS
 from llmctl.reach.curves.recipe import CurveRecipe, ShardSettings, read_curve_recipe
-from llmctl.reach.curves.run import BASELINE, PAIRS, PLAN, TIMING, finish_curve
+from llmctl.reach.curves.run import BASELINE, PAIRS, PLAN, finish_curve
 from llmctl.runs import Run, read_journal
 from llmctl.runs.files import read_json
 from llmctl.runs.recipe import differences, recipe_content
+from llmctl.runs.timing import TIMING
 
 Journals = Mapping[str, list[dict[str, Any]]]
 
