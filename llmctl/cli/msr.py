@@ -71,7 +71,7 @@ add_run_command(
 
 
 def _resolve(recipe: str | None, options: dict[str, Any], sets: list[str] | None) -> MsrRecipe:
-    """The recipe, with the options over it; the options alone where there is no recipe."""
+    """The recipe with the options applied; the options alone if there is no recipe."""
     import json
 
     from llmctl.errors import UserError

@@ -1,4 +1,4 @@
-"""What commands print: JSON for machines, tables and plain text for people."""
+"""Printing: JSON for programs, tables and plain text for people."""
 
 from __future__ import annotations
 

@@ -33,23 +33,38 @@ if TYPE_CHECKING:
     from llmctl.reach.result import Result
     from llmctl.reach.search.solve import Plan
 
-app = typer.Typer(no_args_is_help=True, help="Reach: which outputs can a short control prompt force?")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Find out which outputs a short control prompt can force, and with which prompt.",
+)
 reach_curve.register(app)
 
 
-@app.command(help="The shortest control prompt that makes a model emit a target, and the path to it.")
+@app.command(
+    help="Search the shortest control prompt that makes a model emit a target, and show the search path."
+)
 def solve(
-    target: Annotated[str, typer.Option(help='What should be emitted; mind the space: " Paris".')] = "",
+    target: Annotated[
+        str, typer.Option(help='Text that the model should emit; mind the leading space: " Paris".')
+    ] = "",
     state: StateOption = "",
-    target_ids: Annotated[str, typer.Option(help='Token ids in place of a text, e.g. "260 1842".')] = "",
+    target_ids: Annotated[
+        str, typer.Option(help='Token ids of the target instead of its text, e.g. "260 1842".')
+    ] = "",
     state_ids: StateIdsOption = "",
-    k: Annotated[int, typer.Option("--k", help="Control tokens at most.")] = 4,
+    k: Annotated[int, typer.Option("--k", help="Maximum number of control tokens.")] = 4,
     method: Annotated[
-        str, typer.Option(help="default, published, scan, greedy, gcg, beam or random.")
+        str, typer.Option(help="Search method: default, published, scan, greedy, gcg, beam or random.")
     ] = "default",
-    effort: Annotated[float, typer.Option(help="Multiplies the steps of the default method.")] = 1.0,
+    effort: Annotated[
+        float, typer.Option(help="Multiply the number of steps of the default method by this.")
+    ] = 1.0,
     certify: Annotated[
-        bool, typer.Option("--certify", help="With --k 1: try every token, to say unreachable for sure.")
+        bool,
+        typer.Option(
+            "--certify",
+            help="With --k 1: try every token, which proves that an unreached target is unreachable.",
+        ),
     ] = False,
     model: ModelOption = "smollm2-135m",
     adapter: AdapterOption = None,
@@ -66,7 +81,7 @@ def solve(
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """One problem, with its whole path."""
+    """Search one problem and print the whole path."""
     plan = _plan(method, k, effort, certify, seed)
     loaded = open_model(model, adapter, device, dtype, quantization, trust_remote_code)
     problem = make_problem(
@@ -93,7 +108,7 @@ def solve(
 
 
 def _plan(method: str, k: int, effort: float, certify: bool, seed: int) -> Plan:
-    """The schedule that the options ask for."""
+    """The schedule that the options describe."""
     from llmctl.errors import UserError
     from llmctl.reach.curves.plan import search_plan
     from llmctl.reach.curves.recipe import SearchSettings
@@ -123,7 +138,7 @@ def _plan(method: str, k: int, effort: float, certify: bool, seed: int) -> Plan:
 
 
 def _search(loaded: Any, problem: Any, plan: Plan, k: int, *, quiet: bool) -> Result:
-    """Solve with a line of progress for every step."""
+    """Search, with progress after every step."""
     from llmctl.reach import solve as run
     from llmctl.reach.result import Result
     from llmctl.runs import progress
@@ -140,7 +155,7 @@ def _search(loaded: Any, problem: Any, plan: Plan, k: int, *, quiet: bool) -> Re
 
 
 def _print_result(result: Result, tokenizer: Any) -> None:
-    """The path, the verdict in a sentence, and what to know about it."""
+    """Print the path, the verdict in a sentence, and notes on it."""
     from llmctl.cli.output import print_table, print_text
     from llmctl.reach.describe import notes, path_table, verdict
 
@@ -150,21 +165,29 @@ def _print_result(result: Result, tokenizer: Any) -> None:
         print_text(f"- {note}")
 
 
-@app.command("set", help="The reachable set of a state: exact for k = 1, a growing lower bound beyond.")
+@app.command(
+    "set", help="Compute the reachable set of a state: exact for k = 1, a lower bound for longer controls."
+)
 def reachable(
     state: StateOption = "",
     state_ids: StateIdsOption = "",
-    k: Annotated[int, typer.Option("--k", help="Control tokens at most.")] = 1,
-    forwards: Annotated[int, typer.Option(help="Controls scored beyond k = 1.")] = 4096,
+    k: Annotated[int, typer.Option("--k", help="Maximum number of control tokens.")] = 1,
+    forwards: Annotated[int, typer.Option(help="Number of controls to score beyond k = 1.")] = 4096,
     strategy: Annotated[
-        str, typer.Option(help="Which controls to lengthen: push, pull, alternate or random.")
+        str, typer.Option(help="Which controls to extend by a token: push, pull, alternate or random.")
     ] = "alternate",
-    top: Annotated[int, typer.Option(help="Reached tokens to print; --json has them all.")] = 20,
+    top: Annotated[int, typer.Option(help="Number of reached tokens to print; --json prints all.")] = 20,
     folder: Annotated[
         Path | None,
-        typer.Option("--run", metavar="DIR", help="Keep the set, its figures and a report; resumes."),
+        typer.Option(
+            "--run",
+            metavar="DIR",
+            help="Folder that keeps the set, its plots and a report; an interrupted run continues.",
+        ),
     ] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Start the run's folder over.")] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Delete the earlier results in the folder and start over.")
+    ] = False,
     model: ModelOption = "smollm2-135m",
     adapter: AdapterOption = None,
     device: DeviceOption = "auto",
@@ -224,16 +247,20 @@ def reachable(
         print_shown(show_found(found, top))
 
 
-@app.command(help="The self-attention bound of each head: the least k that it does not rule out.")
+@app.command(help="Compute the self-attention bound of each head: the smallest k that it does not rule out.")
 def bound(
     state: StateOption = "",
     state_ids: StateIdsOption = "",
     relative: Annotated[
         float,
-        typer.Option(help="Desired part orthogonal to a head's output, as a multiple of that output's norm."),
+        typer.Option(
+            help="Norm of the desired part orthogonal to the head's output, as a multiple of its norm."
+        ),
     ] = 1.0,
-    top: Annotated[int, typer.Option(help="Heads to print, the hardest first; --json has them all.")] = 12,
-    out: Annotated[Path | None, typer.Option(help="Write a heat map here (PNG).")] = None,
+    top: Annotated[
+        int, typer.Option(help="Number of heads to print, the hardest to control first; --json prints all.")
+    ] = 12,
+    out: Annotated[Path | None, typer.Option(help="File for a heat map (PNG).")] = None,
     model: ModelOption = "smollm2-135m",
     adapter: AdapterOption = None,
     device: DeviceOption = "auto",
@@ -242,7 +269,7 @@ def bound(
     position: PositionOption = "before",
     as_json: JsonOption = False,
 ) -> None:
-    """One head on the state's own representations; nothing is said of the whole model."""
+    """Apply the bound to each head alone; it does not bound the model as a whole."""
     from llmctl.cli.output import print_json, print_table, print_text
     from llmctl.reach import attention_bound
     from llmctl.reach.describe import bound_sentence, bound_table

@@ -12,7 +12,7 @@ from llmctl.cli.checks import Status
 
 @pytest.fixture
 def all_well(monkeypatch):
-    """A machine on which nothing is to be mended, and no torch is loaded."""
+    """A machine on which nothing is to be fixed, and no torch is loaded."""
     monkeypatch.setattr(checks, "_version", lambda name: "1.0")
     monkeypatch.setattr(checks, "_wanted", lambda name: "")
     monkeypatch.setattr(checks, "_cuda_devices", lambda: ["NVIDIA H100, 80 GiB"])
@@ -97,7 +97,7 @@ def test_packages_that_break_in_any_way_are_findings_and_no_crash(llmctl, all_we
         assert find(done, name)["status"] == "broken"
         assert "libcudart.so: cannot open shared object file" in find(done, name)["found"]
     done = llmctl("doctor")
-    assert done.code == 1 and done.out.endswith("3 to mend\n")
+    assert done.code == 1 and done.out.endswith("3 problems to fix\n")
 
 
 def test_a_model_that_is_not_here_names_the_command_that_gets_it(llmctl, all_well):

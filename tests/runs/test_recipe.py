@@ -174,9 +174,9 @@ def test_a_missing_recipe_is_refused_with_those_there_are(write, monkeypatch, tm
     write("model: m\n", "recipes/demo/one.yaml")
     write("model: m\n", "recipes/demo/two.yaml")
     assert (
-        refused("demo/onne") == "no recipe 'demo/onne': did you mean demo/one? there are demo/one, demo/two"
+        refused("demo/onne") == "no recipe 'demo/onne': did you mean demo/one? known are demo/one, demo/two"
     )
-    assert refused("gone.yaml").startswith("no recipe 'gone.yaml': there are demo/one, demo/two")
+    assert refused("gone.yaml").startswith("no recipe 'gone.yaml': known are demo/one, demo/two")
 
 
 @pytest.mark.parametrize("override", ["seed", "=1", "a..b=1", ".a=1"])
