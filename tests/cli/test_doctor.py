@@ -33,7 +33,7 @@ def find(done, name):
 def test_a_machine_with_everything_is_ready(llmctl, all_well):
     done = llmctl("doctor", "--json")
     assert done.code == 0 and json.loads(done.out)["is_ready"] is True
-    assert find(done, "engine")["found"] == "auto takes vllm: a CUDA device is there"
+    assert find(done, "engine")["found"] == "auto selects vllm: a CUDA device is there"
     assert find(done, "gpu")["found"] == "NVIDIA H100, 80 GiB"
     assert find(done, "model smollm2-135m") == {
         "name": "model smollm2-135m", "status": "ok", "found": "/cache/smollm2-135m", "remedy": "",
