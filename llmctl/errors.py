@@ -1,20 +1,20 @@
 """The errors that llmctl raises on purpose.
 
-`UserError` is for what a user can mend: the command line prints it as one line and exits with 2.
-`EngineError` is for what an engine or a server did: rollouts record it on the episode and go on.
+`UserError` is a mistake that the user can fix: the command line prints it as one line and exits with code 2.
+`EngineError` is a failure of an engine or a server: rollouts record it on the episode and continue.
 """
 
 
 class LlmctlError(Exception):
-    """Base of every error that llmctl raises on purpose."""
+    """Base class of every error that llmctl raises on purpose."""
 
 
 class UserError(LlmctlError):
-    """A mistake that the user can mend.
+    """A mistake that the user can fix.
 
     The message is one line with three parts: what was received, what is needed, what to do.
     """
 
 
 class EngineError(LlmctlError):
-    """An engine failed or answered something malformed; finished work is not affected."""
+    """An engine failed or returned something malformed; finished work is not affected."""

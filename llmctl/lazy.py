@@ -1,4 +1,4 @@
-"""Names that a package imports when they are first asked for (PEP 562), so that importing it stays light."""
+"""Names that a package imports on first use (PEP 562), so that importing the package stays light."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 
 def lazy_names(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
-    """What a package's `__init__` sets as its `__getattr__`.
+    """Make the function that a package's `__init__` assigns to `__getattr__`.
 
     Args:
-        package: Its `__name__`.
-        homes: The module of the package that each name is in.
+        package: The `__name__` of the package.
+        homes: The module of the package that defines each name.
     """
 
     def find(name: str) -> Any:

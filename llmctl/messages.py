@@ -1,4 +1,4 @@
-"""The words that every floor shares: a message and a conversation."""
+"""The types that every room shares: a message and a conversation."""
 
 from __future__ import annotations
 

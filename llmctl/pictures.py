@@ -1,4 +1,4 @@
-"""Pictures of items, read without trust: whatever a file holds, there is a picture or a reason."""
+"""Images of items from untrusted files: whatever a file contains, the result is an image or a reason."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")  # decoders that are tried; others are not
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")  # the only decoders that are tried
 MAX_FILE_BYTES = 1 << 28
-MAX_ASPECT = 50  # a line of pixels shows nothing, and processors fail on it
+MAX_ASPECT = 50  # thinner images show nothing, and image processors fail on them
 
 NO_PICTURE, MISSING, NO_IMAGE, BROKEN, TOO_LARGE, TOO_NARROW = (
     "no picture named",
@@ -26,29 +26,29 @@ NO_PICTURE, MISSING, NO_IMAGE, BROKEN, TOO_LARGE, TOO_NARROW = (
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture as models take it, or the reason why there is none."""
+    """An image as models take it, or the reason why there is none."""
 
     image: Image | None  # RGB, upright, no larger than asked
     problem: str | None = None
 
 
 def read_picture(path: str | Path | None, *, max_side: int = 672, max_megapixels: float = 64.0) -> Picture:
-    """Read a picture; a bad one is a reason, never an error.
+    """Read an image; a bad file gives a reason, never an error.
 
-    A file is not decoded before its header has said how large it is, so a decompression bomb costs nothing.
-    A larger picture is made smaller in proportion; none is cropped or padded. Transparent parts are shown on
-    white, where many readers leave them black.
+    The size in the header is checked before a file is decoded, so a decompression bomb costs nothing.
+    Larger images are scaled down in proportion; none is cropped or padded. Transparent parts become white,
+    where many readers leave them black.
 
     Args:
-        path: The file; None where the item names none.
-        max_side: Pixels of the longer side at most.
-        max_megapixels: Pixels of a file that is opened at most, in millions.
+        path: The file; None if the item names no file.
+        max_side: Maximum length of the longer side, in pixels.
+        max_megapixels: Maximum size of a file that is decoded, in millions of pixels.
     """
     if path is None:
         return Picture(None, NO_PICTURE)
     file = Path(path)
     try:
-        if not file.is_file():  # a named pipe would be waited for
+        if not file.is_file():  # reading a named pipe would block
             return Picture(None, MISSING)
         if file.stat().st_size > MAX_FILE_BYTES:
             return Picture(None, TOO_LARGE)
@@ -62,7 +62,7 @@ def _decode(file: Path, max_side: int, max_megapixels: float) -> Picture:
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of bombs, whose size is looked at here
+            warnings.simplefilter("ignore")  # about bombs, whose size is checked here
             with Image.open(file, formats=FORMATS) as opened:
                 width, height = opened.size
                 if width * height > max_megapixels * 1e6:

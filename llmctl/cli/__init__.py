@@ -1,4 +1,4 @@
-"""The command line of llmctl: one thin module for each command group."""
+"""The command line of llmctl: one thin module per command group."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit.
 
     Args:
-        arguments: What comes after "llmctl"; those of the process where None.
+        arguments: The words after "llmctl"; None takes those of the process.
 
     Raises:
         SystemExit: Always, with the exit code; see `llmctl.cli.failures`.

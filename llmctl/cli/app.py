@@ -1,8 +1,8 @@
-"""The root of the command line: groups that load when they are called, mistakes in one line.
+"""The root of the command line: groups load when they are called, and a user error is one line.
 
-A group is a module `llmctl/cli/<name>.py` with a Typer `app`; it may import only light things at its
-top, because `llmctl --help` loads every group. One that is not there, or can not be loaded, costs the
-others nothing.
+A group is a module `llmctl/cli/<name>.py` with a Typer `app`. It may import only light modules at its top,
+because `llmctl --help` loads every group. A group that is missing or cannot be imported does not affect the
+others.
 """
 
 from __future__ import annotations
@@ -41,32 +41,32 @@ class RootGroup(TyperGroup):
     """Commands from `GROUPS`, and the one place where errors become lines and exit codes."""
 
     def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
-        """Names of the groups that are there."""
+        """The names of the groups that exist."""
         return [name for name, target in GROUPS.items() if _is_there(target)]
 
     def get_command(self, ctx: typer.Context, cmd_name: str) -> Any:  # type: ignore[override]
-        """Load a group; one that can not be loaded answers with the reason when it is called."""
+        """Load a group; a group that cannot be imported reports the reason when it is called."""
         target = GROUPS.get(cmd_name)
         if target is None or not _is_there(target):
             return None
         module, _, attribute = target.partition(":")
         try:
             app = getattr(importlib.import_module(module), attribute)
-        except Exception as error:  # told to the user below, whatever it is
+        except Exception as error:  # whatever it is, the user sees it below
             app = _broken(cmd_name, error)
         command = typer.main.get_command(app)
         command.name = cmd_name
         return command
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
-        """Take `--debug` anywhere on the line, as one adds it behind a command that has just failed."""
+        """Accept `--debug` anywhere on the line, since users append it to a command that has just failed."""
         options = args[: args.index("--")] if "--" in args else args
         if "--debug" in options:
             args = ["--debug", *(arg for arg in options if arg != "--debug"), *args[len(options) :]]
         return super().parse_args(ctx, args)
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        """Run and exit; a usage error is one line too."""
+        """Run and exit; a usage error is one line as well."""
         try:
             code = super().main(*args, **{**kwargs, "standalone_mode": False})
         except UsageError as error:
@@ -78,14 +78,14 @@ class RootGroup(TyperGroup):
                 failures.say(f"error: {' '.join(error.format_message().split())}; see {path} --help")
         except typer.Abort:
             code = failures.FAILED
-            failures.say("not done")
+            failures.say("aborted")
         sys.exit(code if isinstance(code, int) else 0)
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
-        """Run the command; what it raised on purpose becomes a line and an exit code."""
+        """Run the command; an error that was raised on purpose becomes one line and an exit code."""
         try:
             super().invoke(ctx)
-            sys.stdout.flush()  # here, where a reader that went away is still our business
+            sys.stdout.flush()  # here, where a reader that went away is still noticed
         except BaseException as error:
             if not failures.is_foreseen(error):
                 raise
@@ -107,15 +107,16 @@ app = typer.Typer(
 )
 
 
-@app.callback(help="Steer language models, and teach them to correct themselves.")
+@app.callback(help="Steer language models, and teach them to correct their own answers.")
 def root(
     ctx: typer.Context,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback when a command fails.")] = False,
     version: Annotated[
-        bool, typer.Option("--version", help="Show the version.", is_eager=True, callback=_show_version)
+        bool,
+        typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_show_version),
     ] = False,
 ) -> None:
-    """Show the help where no command is given."""
+    """Show the help when no command is given."""
     if ctx.invoked_subcommand is None:
         typer.echo(ctx.get_help())
 
@@ -125,15 +126,15 @@ def _is_there(target: str) -> bool:
 
 
 def _broken(name: str, error: Exception) -> typer.Typer:
-    """A command in the place of a group that can not be loaded."""
+    """A command that stands in for a group that cannot be imported."""
     stub = typer.Typer()
     reason = f"{type(error).__name__}: {error}"
 
     @stub.command(
-        help=f"(can not be loaded: {' '.join(reason.split())})",
+        help=f"(cannot be imported: {' '.join(reason.split())})",
         context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
     )
     def _(ctx: typer.Context) -> None:
-        raise UserError(f"llmctl {name} can not be loaded ({reason}): mend the installation") from error
+        raise UserError(f"llmctl {name} cannot be imported ({reason}): repair the installation") from error
 
     return stub

@@ -1,4 +1,4 @@
-"""The checks of `llmctl doctor`. None of them raises: a package that is broken is a finding."""
+"""The checks of `llmctl doctor`. None of them raises: a broken package is a finding like any other."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from typing import Any
 
 DEFAULT_MODEL = "smollm2-135m"
 
-# Optional package -> what it is good for. Hints name the package and no extra of llmctl: on the package index
-# that name belongs to another project.
+# Optional package -> what it is needed for. Hints name the package and not an extra of llmctl, because on the
+# package index the name llmctl belongs to another project.
 OPTIONAL: dict[str, str] = {
     "vllm": "fast sampling on a GPU",
     "openai": "sampling from an OpenAI-compatible server",
@@ -28,11 +28,11 @@ REQUIRED = ("torch", "transformers", "accelerate", "peft", "trl", "datasets", "s
 
 
 class Status(StrEnum):
-    """How a check came out."""
+    """The outcome of a check."""
 
     OK = "ok"
     INFO = "-"
-    OPTIONAL = "optional"  # not there, and not needed
+    OPTIONAL = "optional"  # not installed, and not needed
     MISSING = "MISSING"
     BROKEN = "BROKEN"
 
@@ -44,10 +44,10 @@ class Check:
     name: str
     status: Status
     found: str
-    remedy: str = ""  # what to do; empty where nothing is to be done
+    remedy: str = ""  # what to do; empty if there is nothing to do
 
     def to_dict(self) -> dict[str, str]:
-        """Plain values; the status by its name in lower case."""
+        """Plain values; the status is its name in lower case."""
         return {
             "name": self.name,
             "status": self.status.name.lower(),
@@ -71,14 +71,14 @@ def check_all() -> list[Check]:
 
 
 def check_python() -> Check:
-    """Which Python runs llmctl."""
+    """The versions of Python and llmctl."""
     import llmctl
 
     return Check("python", Status.INFO, f"{platform.python_version()}, llmctl {llmctl.__version__}")
 
 
 def check_machine() -> Check:
-    """Processors this process may use, and memory."""
+    """The processors that this process may use, and the memory."""
     affinity = getattr(os, "sched_getaffinity", None)
     cpus = len(affinity(0)) if affinity is not None else os.cpu_count()
     memory = _memory_gib()
@@ -87,7 +87,7 @@ def check_machine() -> Check:
 
 
 def check_required(name: str) -> Check:
-    """A package that llmctl can not do without, and whether its version is one that llmctl works with."""
+    """A required package, and whether its version is one that llmctl works with."""
     version = _version(name)
     if version is None:
         return Check(name, Status.MISSING, "not installed", f"pip install '{name}{_wanted(name)}'")
@@ -100,7 +100,7 @@ def check_required(name: str) -> Check:
 
 
 def check_optional(name: str) -> Check:
-    """A package that some uses of llmctl need."""
+    """A package that only some features need."""
     version = _version(name)
     if version is None:
         return Check(name, Status.OPTIONAL, "not installed", f"pip install {name}, for {OPTIONAL[name]}")
@@ -108,7 +108,7 @@ def check_optional(name: str) -> Check:
 
 
 def check_torchvision() -> Check:
-    """Whether torchvision, where it is installed, can be imported: transformers fails on a broken one."""
+    """Whether an installed torchvision can be imported: transformers fails on a broken one."""
     if importlib.util.find_spec("torchvision") is None:
         return Check("torchvision", Status.OK, "not installed, and not needed")
     _, error = attempt(lambda: importlib.import_module("torchvision"))
@@ -117,30 +117,32 @@ def check_torchvision() -> Check:
     remedy = (
         "pip uninstall torchvision torchaudio torchcodec (built for another torch; transformers fails on it)"
     )
-    return Check("torchvision", Status.BROKEN, f"can not be imported ({error})", remedy)
+    return Check("torchvision", Status.BROKEN, f"cannot be imported ({error})", remedy)
 
 
 def check_gpu() -> Check:
     """The CUDA devices that torch sees."""
     devices, error = attempt(_cuda_devices)
     if error is not None:
-        return Check("gpu", Status.BROKEN, f"torch can not be imported ({error})", "install torch again")
+        return Check("gpu", Status.BROKEN, f"torch cannot be imported ({error})", "install torch again")
     return Check("gpu", Status.OK if devices else Status.INFO, ", ".join(devices or ()) or "no CUDA device")
 
 
 def check_engine() -> Check:
-    """Which engine "auto" takes, and why."""
+    """The engine that "auto" selects, and why."""
     from llmctl.sampling.open import choose_engine
 
     choice, error = attempt(choose_engine)
     if choice is None:
-        return Check("engine", Status.BROKEN, f"none can be chosen ({error})", "mend what is broken above")
+        return Check(
+            "engine", Status.BROKEN, f"no engine can be chosen ({error})", "repair what is broken above"
+        )
     engine, reason = choice
-    return Check("engine", Status.OK, f"auto takes {engine}: {reason}")
+    return Check("engine", Status.OK, f"auto selects {engine}: {reason}")
 
 
 def check_model() -> Check:
-    """Whether the model that llmctl uses by default is here."""
+    """Whether the default model is available offline."""
 
     def find() -> Any:
         from llmctl.models import list_models
@@ -150,17 +152,17 @@ def check_model() -> Check:
     name = f"model {DEFAULT_MODEL}"
     model, error = attempt(find)
     if error is not None:
-        return Check(name, Status.BROKEN, f"models can not be listed ({error})", "mend what is broken above")
+        return Check(name, Status.BROKEN, f"models cannot be listed ({error})", "repair what is broken above")
     if model is None or not model.is_here:
-        return Check(name, Status.OPTIONAL, "not here", f"llmctl models pull {DEFAULT_MODEL}")
-    return Check(name, Status.OK, str(model.path) if model.path is not None else "here")
+        return Check(name, Status.OPTIONAL, "not downloaded", f"llmctl models pull {DEFAULT_MODEL}")
+    return Check(name, Status.OK, str(model.path) if model.path is not None else "available")
 
 
 def attempt(action: Callable[[], Any]) -> tuple[Any, str | None]:
-    """The action's result and None, or None and the error in one line."""
+    """Run an action: its result and None, or None and the error in one line."""
     try:
         return action(), None
-    except Exception as error:  # a package may break in any way; each is a finding
+    except Exception as error:  # a package may fail in any way; each failure is a finding
         line = " ".join(str(error).split())
         return None, f"{type(error).__name__}: {line[:200]}"
 
@@ -181,7 +183,7 @@ def _version(name: str) -> str | None:
 
 
 def _wanted(name: str) -> str:
-    """The versions of a package that llmctl's own metadata asks for; empty where it is not installed."""
+    """The versions of a package that llmctl requires; empty if llmctl is not installed."""
     try:
         lines = importlib.metadata.requires("llmctl") or []
     except importlib.metadata.PackageNotFoundError:
@@ -204,4 +206,4 @@ def _memory_gib() -> float | None:
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     except (AttributeError, ValueError, OSError):
-        return None  # this system does not say
+        return None  # this system does not tell

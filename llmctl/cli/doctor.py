@@ -1,4 +1,4 @@
-"""`llmctl doctor`: what is here, what is missing, and what to do about it."""
+"""`llmctl doctor`: what is installed, what is missing, and how to get it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ import typer
 app = typer.Typer()
 
 
-@app.command(help="Say what is installed, which engine and model are used, and how to get what is missing.")
+@app.command(
+    help="Check the installation: packages, GPU, engine and default model, and how to get what is missing."
+)
 def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")] = False,
 ) -> None:
-    """Exit with 1 where something that llmctl can not do without is missing or broken."""
+    """Exit with code 1 if something required is missing or broken."""
     from llmctl.cli.checks import Status, check_all
     from llmctl.cli.failures import FAILED
     from llmctl.cli.output import print_json, print_table, print_text
@@ -25,11 +27,11 @@ def doctor(
         print_json({"is_ready": not troubles, "checks": [check.to_dict() for check in checks]})
     else:
         print_table(
-            Table(["", "what", "found"], [[check.status, check.name, check.found] for check in checks])
+            Table(["status", "check", "found"], [[check.status, check.name, check.found] for check in checks])
         )
         for check in checks:
             if check.remedy:
                 print_text(f"{check.name}: {check.remedy}")
-        print_text(f"{len(troubles)} to mend" if troubles else "llmctl is ready")
+        print_text(f"{len(troubles)} problems to fix" if troubles else "llmctl is ready")
     if troubles:
         raise typer.Exit(FAILED)

@@ -7,53 +7,61 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from llmctl.cli.options import (
-    DryRunOption,
-    FreshOption,
-    JsonOption,
-    RunOption,
-    SetOption,
-    Start,
-    run_folder,
-)
+from llmctl.cli.options import DryRunOption, FreshOption, JsonOption, RunOption, SetOption
+from llmctl.cli.run_command import Start, carry_out, find_spec, run_folder
 
 if TYPE_CHECKING:
     from llmctl.jobs.run import JobResult
-    from llmctl.runs import Run
 
-app = typer.Typer(no_args_is_help=True, help="Evaluate models on tasks in batch: here, in processes, on Ray.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Evaluate models on tasks in batch: in this process, in several processes, or on Ray.",
+)
 
-MODEL_FAILED, BUDGET_REACHED = 3, 4  # exit codes beside those of llmctl.cli.failures
+MODEL_FAILED, BUDGET_REACHED = 3, 4  # exit codes besides those of llmctl.cli.failures
 
 JobArgument = Annotated[
-    str, typer.Argument(metavar="JOB", help="A YAML file, e.g. eval/jobs/smoke.yaml.", show_default=False)
+    str,
+    typer.Argument(
+        metavar="JOB", help="YAML file of the job, e.g. eval/jobs/smoke.yaml.", show_default=False
+    ),
 ]
-FolderArgument = Annotated[Path, typer.Argument(metavar="JOB", help="A job's folder.", show_default=False)]
+FolderArgument = Annotated[
+    Path, typer.Argument(metavar="JOB", help="Folder of a finished job.", show_default=False)
+]
 
 
 @app.command(
-    help="Run a job, or go on with one. Exit code 3: a model failed, the others are done; 4: no tokens left."
+    help="Run an evaluation job; an interrupted job continues where it stopped. Exit code 3 means that a "
+    "model failed and the others are done, exit code 4 that the token budget is used up."
 )
 def run(
     job: JobArgument,
     engine: Annotated[
-        Literal["local", "processes", "ray"], typer.Option("--engine", help="Where it runs.")
+        Literal["local", "processes", "ray"],
+        typer.Option("--engine", help="Run in this process, in several processes, or on Ray."),
     ] = "local",
     workers: Annotated[
         int | None,
-        typer.Option("--workers", min=1, help="Workers of processes or ray.", show_default="as many as fit"),
+        typer.Option(
+            "--workers", min=1, help="Number of workers of processes or ray.", show_default="as many as fit"
+        ),
     ] = None,
     address: Annotated[
         str | None,
-        typer.Option("--address", help="A Ray cluster, host:port.", show_default="Ray is started here"),
+        typer.Option("--address", help="Address of a Ray cluster, host:port.", show_default="start Ray here"),
     ] = None,
     limit: Annotated[
         int | None,
-        typer.Option("--limit", min=1, help="Problems of each task at most.", show_default="the job's"),
+        typer.Option(
+            "--limit", min=1, help="Maximum number of problems per task.", show_default="as in the job"
+        ),
     ] = None,
     max_cost_tokens: Annotated[
         int | None,
-        typer.Option("--max-cost-tokens", min=1, help="Stop before more new tokens are sampled."),
+        typer.Option(
+            "--max-cost-tokens", min=1, help="Stop before the job samples more new tokens than this."
+        ),
     ] = None,
     folder: RunOption = None,
     sets: SetOption = None,
@@ -61,30 +69,21 @@ def run(
     dry_run: DryRunOption = False,
     fresh: FreshOption = False,
 ) -> None:
-    """Models x tasks x protocols x seeds."""
-    from llmctl.jobs.run import Engine, check_job, estimate_job, run_job
-    from llmctl.jobs.spec import JobRecipe
+    """Evaluate every model on every task, protocol and seed of the job."""
+    from llmctl.jobs.run import Engine
 
-    where = Engine(engine, workers, address)
     given = [*(sets or []), *([] if limit is None else [f"limit={limit}"])]
     start = Start(job, folder, given, as_json, dry_run, fresh)
-    recipe = start.load(JobRecipe)
-    if start.is_plan(recipe, lambda: estimate_job(recipe, run_folder(folder, job))):
-        return
-    check_job(recipe)
-    results: list[JobResult] = []
-
-    def work(open_run: Run) -> JobResult:
-        results.append(run_job(open_run, recipe, where, max_tokens=max_cost_tokens, quiet=as_json))
-        return results[0]
-
-    start.carry_out("eval run", recipe, work, _print)
-    _exit(results[0], as_json)
+    job_spec = find_spec("llmctl.jobs.run_spec:job_spec")
+    spec = job_spec(run_folder(folder, job), Engine(engine, workers, address), max_cost_tokens)
+    result: JobResult | None = carry_out("eval run", spec, start)
+    if result is not None:
+        _exit(result)
 
 
-@app.command(help="The figures of a finished job, with intervals and paired tests.")
+@app.command(help="Show the metrics of a finished job, with intervals and paired tests.")
 def show(folder: FolderArgument, as_json: JsonOption = False) -> None:
-    """Its summary."""
+    """Print the summary of the job."""
     from llmctl.cli.output import print_json, print_table, print_text
     from llmctl.jobs.show import all_tables, read_summary
 
@@ -98,13 +97,15 @@ def show(folder: FolderArgument, as_json: JsonOption = False) -> None:
         print_text(f"{model} failed and is not in the results: {reason}")
 
 
-@app.command(help="Two finished jobs on the same problems, problem by problem.")
+@app.command(help="Compare two finished jobs on the same problems, problem by problem.")
 def compare(
     first: FolderArgument,
-    second: Annotated[Path, typer.Argument(metavar="JOB", help="Another one.", show_default=False)],
+    second: Annotated[
+        Path, typer.Argument(metavar="JOB", help="Folder of the other job.", show_default=False)
+    ],
     as_json: JsonOption = False,
 ) -> None:
-    """Second minus first, with paired intervals and tests."""
+    """Print the second job minus the first, with paired intervals and tests."""
     from llmctl.cli.output import print_json, print_table, print_text
     from llmctl.jobs.compare import compare_jobs
     from llmctl.jobs.show import comparison_table
@@ -118,23 +119,27 @@ def compare(
         print_text(f"jobs differ: {line}")
 
 
-@app.command(help="A job's results in another format.")
+@app.command(help="Write the results of a job in another format.")
 def export(
     folder: FolderArgument,
     to: Annotated[
         Literal["csv", "markdown", "inspect"],
         typer.Option(
-            "--format", help="csv: a row a sample; markdown: tables; inspect: logs that inspect_ai opens."
+            "--format",
+            help="csv: one row per sample. markdown: tables. inspect: logs that inspect_ai can open.",
         ),
     ] = "csv",
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", help="File, or folder for inspect.", show_default="in the job's folder"
+            "--output",
+            "-o",
+            help="File to write; with --format inspect, a folder.",
+            show_default="in the job's folder",
         ),
     ] = None,
 ) -> None:
-    """Write it and say where."""
+    """Write the results, and print where they are."""
     from llmctl.cli.output import print_text
     from llmctl.jobs.export import export_job
 
@@ -142,27 +147,16 @@ def export(
         print_text(str(path))
 
 
-def _print(open_run: Run, result: JobResult) -> None:
-    from llmctl.cli.output import print_table, print_text
-    from llmctl.jobs.show import all_tables
-
-    if result.summary is None:
-        return
-    for table in all_tables(result.summary):
-        print_table(table)
-    print_text(f"results: {open_run.folder / 'results.parquet'} ({result.rows:,} rows)")
-
-
-def _exit(result: JobResult, as_json: bool) -> None:
-    """Say on stderr what is not done, and end with its code."""
+def _exit(result: JobResult) -> None:
+    """Report on stderr what is not done, and exit with its code."""
     from llmctl.cli.failures import say
 
     for model, reason in result.failed.items():
         say(f"model {model} failed, the others are done: {reason}")
     if result.budget is not None:
         say(
-            f"stopped at {result.tokens:,} of {result.budget:,} new tokens, before a shard that might pass "
-            "them: the same command with a greater --max-cost-tokens goes on from here"
+            f"stopped at {result.tokens:,} of {result.budget:,} new tokens, before a shard that might exceed "
+            "the budget: the same command with a greater --max-cost-tokens goes on from here"
         )
         raise typer.Exit(BUDGET_REACHED)
     if result.failed:

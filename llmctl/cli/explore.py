@@ -1,4 +1,4 @@
-"""`llmctl explore`: the reachability explorer as a page in the browser."""
+"""`llmctl explore`: a web page for runs, searches and models."""
 
 from __future__ import annotations
 
@@ -9,33 +9,45 @@ import typer
 
 app = typer.Typer(
     invoke_without_command=True,
-    help="Explore in the browser: search, reachable sets, curves, bounds and RISE episodes.",
+    help="Open a web page: search, reachable sets, curves, bounds, and the results of runs.",
 )
 
 
 @app.callback()
 def explore(
-    runs: Annotated[Path, typer.Option(help="The runs folder; nothing outside it is shown.")] = Path("runs"),
+    runs: Annotated[
+        Path, typer.Option(help="Folder of the runs to show; nothing outside it is shown.")
+    ] = Path("runs"),
     model: Annotated[
-        list[str] | None, typer.Option(help="A model to offer: alias, folder or Hub name; may be repeated.")
+        list[str] | None, typer.Option(help="Model to offer: alias, folder or Hub name. Can be repeated.")
     ] = None,
     adapter: Annotated[
-        list[Path] | None, typer.Option(help="A folder of an adapter to offer; may be repeated.")
+        list[Path] | None, typer.Option(help="Folder of an adapter to offer. Can be repeated.")
     ] = None,
     host: Annotated[
-        str, typer.Option(help="Listen here; an address that others can reach needs a password.")
+        str, typer.Option(help="Address to listen on; one that other machines can reach needs a password.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Listen on this port; 0 takes a free one.")] = 7860,
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 selects a free port.")] = 7860,
     password: Annotated[
         str | None,
-        typer.Option(help="Asked of every visitor.", envvar="LLMCTL_EXPLORER_PASSWORD", show_envvar=True),
+        typer.Option(
+            help="Password that every visitor must give.", envvar="LLMCTL_EXPLORER_PASSWORD", show_envvar=True
+        ),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
-    quantization: Annotated[str, typer.Option(help="none, nf4 or int8.")] = "none",
-    parallel: Annotated[int, typer.Option(help="Searches that run at a time; more wait.")] = 2,
-    max_budget: Annotated[int, typer.Option(help="Controls that a search may score at most.")] = 200_000,
-    open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    device: Annotated[str, typer.Option(help="Device of the models: auto, cpu, cuda, cuda:1, ...")] = "auto",
+    dtype: Annotated[
+        str, typer.Option(help="Data type of the weights: auto, float32, bfloat16 or float16.")
+    ] = "auto",
+    quantization: Annotated[
+        str, typer.Option(help="Quantization of the weights: none, nf4 or int8.")
+    ] = "none",
+    parallel: Annotated[
+        int, typer.Option(help="Number of searches that run at the same time; further ones wait.")
+    ] = 2,
+    max_budget: Annotated[
+        int, typer.Option(help="Maximum number of controls that one search may score.")
+    ] = 200_000,
+    open_page: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
 ) -> None:
     """Serve the page until Ctrl-C."""
     from importlib.util import find_spec
@@ -64,10 +76,10 @@ def explore(
 
 
 def _say(address: str, open_page: bool) -> None:
-    """Tell where the page is, once it can be opened."""
+    """Print the address of the page, once it can be opened."""
     from llmctl.cli.output import print_text
 
-    print_text(f"explorer: {address} (Ctrl-C ends it)")
+    print_text(f"explorer: {address} (press Ctrl-C to stop)")
     if open_page:
         import webbrowser
 

@@ -1,7 +1,7 @@
-"""What the command line says and returns when something goes wrong.
+"""Messages and exit codes of commands that fail.
 
-Exit codes: 0 done, 1 something failed that the user did not cause, 2 a mistake that the user can mend,
-130 stopped by Ctrl-C, 141 the reader of our output went away.
+Exit codes: 0 success; 1 a failure that the user did not cause; 2 a mistake that the user can fix; 130 stopped
+with Ctrl-C; 141 the reader of the output closed the pipe.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ _DISK_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.ERO
 
 
 def is_foreseen(error: BaseException) -> bool:
-    """Whether `report` has words for it; anything else is a defect and keeps its traceback."""
+    """Whether `report` has a message for the error; any other error is a defect and keeps its traceback."""
     if isinstance(error, OSError):
         return isinstance(error, BrokenPipeError) or error.errno in _DISK_ERRNOS
     return isinstance(error, (UserError, EngineError, KeyboardInterrupt))
 
 
 def report(error: BaseException, is_debug: bool) -> int:
-    """Say on stderr what happened, in one line, below the traceback where that is asked for.
+    """Print the error on stderr in one line, after the traceback if it is asked for.
 
     Args:
-        error: One that `is_foreseen`.
+        error: An error for which `is_foreseen` is true.
         is_debug: Whether to show the traceback.
 
     Returns:
         The exit code.
     """
     if isinstance(error, BrokenPipeError):
-        # Python flushes stdout once more at its end: let that go nowhere.
+        # Python flushes stdout once more when it exits: discard that.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return READER_GONE
     if is_debug:
@@ -57,14 +57,14 @@ def report(error: BaseException, is_debug: bool) -> int:
 
 
 def say(line: str) -> None:
-    """A line on stderr."""
+    """Print a line on stderr."""
     print(line, file=sys.stderr, flush=True)
 
 
 def _how_to_go_on() -> str:
-    """What is true of a command that works on a run's folder, and of no other."""
+    """The hint for a command that works in a run's folder; empty for any other."""
     run = sys.modules.get("llmctl.runs.run")
-    return "; the same command goes on from here" if run is not None and run.Run.was_opened else ""
+    return "; run the same command again to continue" if run is not None and run.Run.was_opened else ""
 
 
 def _one_line(error: BaseException) -> str:

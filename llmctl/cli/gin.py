@@ -1,75 +1,57 @@
-"""`llmctl gin`: compare Sparse-GIN with LoRA at equal size, and look at the graphs that it makes."""
+"""`llmctl gin`: compare Sparse-GIN with LoRA at equal size, and show the graphs that it builds."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llmctl.cli.options import JsonOption, Start, recipe_command
+from llmctl.cli.options import JsonOption
+from llmctl.cli.run_command import add_run_command
 
 if TYPE_CHECKING:
-    from llmctl.runs import Run
     from llmctl.studies.attention_graph import GraphView
 
 app = typer.Typer(
-    no_args_is_help=True, help="Sparse-GIN adapters and graph attention: compare them, look at them."
+    no_args_is_help=True,
+    help="Compare Sparse-GIN adapters and graph attention with others, and show their graphs.",
 )
 
 
-@recipe_command(
+add_run_command(
     app,
-    "compare",
-    help="Train adapters, or architectures from scratch, at equal size and compare. Goes on where it "
-    "stopped.",
+    "gin compare",
+    "llmctl.studies.adapters.spec:COMPARE_RUN",
+    help="Train adapters, or architectures from scratch, at equal size and compare them. An interrupted run "
+    "continues where it stopped.",
 )
-def compare(start: Start) -> None:
-    """Base, LoRA, Sparse-GIN and its self-loop ablation; or plain, GIN- and PNA-attention."""
-    from llmctl.studies.adapters.estimate import estimate_comparison
-    from llmctl.studies.adapters.loop import check_compare, run_comparison
-    from llmctl.studies.adapters.recipe import CompareRecipe
-
-    resolved = start.load(CompareRecipe)
-    checked = check_compare(resolved)
-    if start.is_plan(resolved, lambda: estimate_comparison(resolved, *checked)):
-        return
-
-    def show(run: Run, metrics: dict[str, Any]) -> None:
-        from llmctl.cli.output import print_table, print_text
-        from llmctl.studies.adapters.report import result_table
-        from llmctl.studies.adapters.verdict import verdicts
-
-        print_table(result_table(resolved, metrics))
-        for sentence in verdicts(resolved, metrics):
-            print_text(f"- {sentence}")
-        print_text(f"report: {run.folder / 'report.html'}")
-
-    start.carry_out(
-        "gin compare",
-        resolved,
-        lambda run: run_comparison(run, resolved, checked=checked, quiet=start.as_json),
-        show,
-    )
 
 
-@app.command(help="The graph that a layer makes of a text: strongest edges, degrees, scales; and figures.")
+@app.command(
+    help="Show the graph that a layer builds from a text: strongest edges, degrees, scales, and plots."
+)
 def show(
-    text: Annotated[str, typer.Option("--text", help="What the model reads, as it is.", show_default=False)],
-    layer: Annotated[int, typer.Option("--layer", help="Decoder layer, from 0.", min=0)] = 0,
-    model: Annotated[str, typer.Option(help="A short name, a folder or a Hub name.")] = "smollm2-135m",
+    text: Annotated[
+        str,
+        typer.Option(
+            "--text", help="Text that the model reads, without a chat template.", show_default=False
+        ),
+    ],
+    layer: Annotated[int, typer.Option("--layer", help="Index of the decoder layer, from 0.", min=0)] = 0,
+    model: Annotated[str, typer.Option(help="Alias, folder or Hub name of the model.")] = "smollm2-135m",
     adapter: Annotated[
         Path | None,
-        typer.Option(help="A folder with a Sparse-GIN adapter; without it, its default settings are shown."),
+        typer.Option(help="Folder of a Sparse-GIN adapter; without one, the default settings are used."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Draw figures into it, and write the numbers.")
+        Path | None, typer.Option("--out", metavar="DIR", help="Folder for plots and numbers.")
     ] = None,
-    form: Annotated[str, typer.Option("--format", help="Of the figures: png or svg.")] = "png",
-    top: Annotated[int, typer.Option("--top", min=1, help="Strongest edges to list.")] = 20,
+    form: Annotated[str, typer.Option("--format", help="Format of the plots: png or svg.")] = "png",
+    top: Annotated[int, typer.Option("--top", min=1, help="Number of strongest edges to list.")] = 20,
     as_json: JsonOption = False,
 ) -> None:
-    """One layer on one text."""
+    """Print the graph of one layer on one text."""
     from llmctl.cli.output import print_json, print_text
     from llmctl.errors import UserError
     from llmctl.studies.attention_graph import FORMATS, view_graph, write_figures
@@ -83,11 +65,11 @@ def show(
         return
     _print(view)
     for path in paths:
-        print_text(f"figure: {path}")
+        print_text(f"plot: {path}")
 
 
 def _print(view: GraphView) -> None:
-    """Tables for people."""
+    """Print the graph as tables."""
     from llmctl.cli.output import print_table, print_text
     from llmctl.runs import Table
     from llmctl.studies.attention_graph import show_token
@@ -103,16 +85,18 @@ def _print(view: GraphView) -> None:
         for edge in view.edges
     ]
     caption = f"Layer {view.layer}: the strongest edges between different tokens."
-    print_table(Table(["hears", "at", "heard", "at ", "weight"], rows, caption))
+    print_table(Table(["token", "position", "attends to", "position ", "weight"], rows, caption))
     tokens = [
         [number, show_token(token), hears, heard]
         for number, (token, hears, heard) in enumerate(
             zip(view.tokens, view.hears, view.heard_by, strict=True)
         )
     ]
-    print_table(Table(["at", "token", "hears", "heard by"], tokens, "Degrees, without self-loops."))
+    print_table(
+        Table(["position", "token", "attends to", "attended by"], tokens, "Degrees, without self-loops.")
+    )
     scales = [[layer, scale] for layer, scale in view.scales.items()]
-    print_table(Table(["layer", "scale"], scales, "What each layer's contribution is multiplied by."))
+    print_table(Table(["layer", "scale"], scales, "Factor on the contribution of each layer."))
     print_text(
         f"{100 * view.density:.1f} % of the possible edges, {view.mean_distance:.1f} tokens apart on average"
         + (f", over {view.graphs} heads" if view.graphs > 1 else "")

@@ -1,4 +1,4 @@
-"""`llmctl models`: which models have a short name, which are here, what one is made of."""
+"""`llmctl models`: list models, download one, describe one."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import typer
 
 from llmctl.cli.options import JsonOption
 
-app = typer.Typer(no_args_is_help=True, help="Models: list them, get one, look at one.")
+app = typer.Typer(no_args_is_help=True, help="List models, download one, or describe one.")
 
 NameArgument = Annotated[
-    str, typer.Argument(metavar="NAME", help="A short name, a folder or a Hub name.", show_default=False)
+    str, typer.Argument(metavar="NAME", help="Alias, folder or Hub name of the model.", show_default=False)
 ]
 
 
-@app.command("list", help="List the models that have a short name.")
+@app.command("list", help="List the models that have an alias.")
 def list_(as_json: JsonOption = False) -> None:
-    """Names, what they are, where they come from and whether they are here."""
+    """Print aliases, descriptions, sources, and whether each model is available offline."""
     from llmctl.cli.output import print_json, print_table
     from llmctl.models import list_models
     from llmctl.runs.tables import Table
@@ -28,12 +28,12 @@ def list_(as_json: JsonOption = False) -> None:
         print_json([{field: getattr(model, field) for field in fields} for model in models])
         return
     rows = [[model.name, model.description, model.source, model.is_here] for model in models]
-    print_table(Table(["model", "what it is", "from", "here"], rows))
+    print_table(Table(["model", "description", "source", "downloaded"], rows))
 
 
-@app.command(help="Get a model, so that it can be used without a network.")
+@app.command(help="Download a model, so that it can be used offline.")
 def pull(name: NameArgument, as_json: JsonOption = False) -> None:
-    """Print the folder that it is in."""
+    """Print the folder of the model."""
     from llmctl.cli.output import print_json, print_text
     from llmctl.models import pull as pull_model
 
@@ -44,9 +44,9 @@ def pull(name: NameArgument, as_json: JsonOption = False) -> None:
         print_text(str(folder))
 
 
-@app.command(help="Show what a model is made of.")
+@app.command(help="Show the architecture, sizes, folder and fingerprint of a model.")
 def show(name: NameArgument, as_json: JsonOption = False) -> None:
-    """Architecture, sizes, folder and fingerprint."""
+    """Print a table of properties."""
     from llmctl.cli.output import print_json, print_table
     from llmctl.models.description import describe
     from llmctl.runs.tables import Table, format_cell
@@ -56,4 +56,4 @@ def show(name: NameArgument, as_json: JsonOption = False) -> None:
         print_json(facts)
     else:
         rows = [[key.replace("_", " "), format_cell(value)] for key, value in facts.items()]
-        print_table(Table(["what", "value"], rows, caption=name))
+        print_table(Table(["property", "value"], rows, caption=name))

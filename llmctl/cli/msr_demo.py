@@ -1,4 +1,4 @@
-"""`llmctl msr demo`: the data set that the recommender is demonstrated on."""
+"""`llmctl msr demo`: a synthetic data set to try the recommender on."""
 
 from __future__ import annotations
 
@@ -9,18 +9,22 @@ import typer
 
 from llmctl.cli.options import JsonOption
 
-MODEL_HELP = "Make the demo's models, once: one that sees, one that sums up. Prints what they can do."
-HELP = "Draw a catalogue of pictures, and simulate users whose taste drifts; the truth lies beside them."
+MODEL_HELP = (
+    "Train the models of the demo once, a vision-language model and a summarizer, and print their accuracy."
+)
+HELP = "Make a synthetic data set: a catalogue of images, and simulated users whose preferences drift."
 
 
 def demo(
-    folder: Annotated[Path, typer.Argument(metavar="OUT_DIR", help="Where to write.", show_default=False)],
-    items: Annotated[int, typer.Option(help="Items.")] = 384,
-    users: Annotated[int, typer.Option(help="Users.")] = 300,
-    seed: Annotated[int, typer.Option(help="Of everything.")] = 0,
+    folder: Annotated[
+        Path, typer.Argument(metavar="OUT_DIR", help="Folder to write to.", show_default=False)
+    ],
+    items: Annotated[int, typer.Option(help="Number of items.")] = 384,
+    users: Annotated[int, typer.Option(help="Number of users.")] = 300,
+    seed: Annotated[int, typer.Option(help="Seed for everything that is drawn.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Counts, and what a recommender could reach that knew the truth or a part of it."""
+    """Print counts, and the upper bounds: metrics of recommenders that know the true preferences."""
     from llmctl.cli.output import print_json, print_table, print_text
     from llmctl.demo.catalogue import DemoSettings, make_demo
     from llmctl.demo.oracles import draw_lists, measure_oracles, oracle_table
@@ -39,7 +43,7 @@ def demo(
         )
         return
     print_table(oracle_table(figures))
-    print_text(f"items:        {len(data.looks)}, with a picture each\nusers:        {len(data.users)}")
+    print_text(f"items:        {len(data.looks)}, with an image each\nusers:        {len(data.users)}")
     print_text(f"interactions: {sum(len(user.items) for user in data.users.values()):,}")
     print_text(
         f"next: llmctl msr prepare --interactions {data.interactions} --items {data.items} "
@@ -48,7 +52,7 @@ def demo(
 
 
 def demo_model(as_json: JsonOption = False) -> None:
-    """Minutes on 2 cores; what is made already is only looked at."""
+    """Train what is missing, which takes minutes on 2 cores, and print the accuracy."""
     from llmctl.cli.output import print_json, print_table, print_text
     from llmctl.demo.measure import accuracy_table, writer_table
     from llmctl.demo.vision import demo_model_report, ensure_demo_model
@@ -65,5 +69,5 @@ def demo_model(as_json: JsonOption = False) -> None:
     print_table(writer_table(written))
     for one in written["examples"]:
         print_text("\n".join(f"{kind + ':':<11} {text}" for kind, text in one.items()))
-    print_text(f"msr-demo:        {seeing}, taught in {sum(seen['seconds'].values()):.0f} s")
-    print_text(f"msr-demo-writer: {writing}, taught in {written['seconds']:.0f} s")
+    print_text(f"msr-demo:        {seeing}, trained in {sum(seen['seconds'].values()):.0f} s")
+    print_text(f"msr-demo-writer: {writing}, trained in {written['seconds']:.0f} s")

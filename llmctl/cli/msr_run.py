@@ -1,128 +1,63 @@
-"""`llmctl msr run` and its phases, and what may be asked of a run that is done."""
+"""`llmctl msr run` and its phases, and the commands on a finished run."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from llmctl.cli.options import JsonOption, Start, recipe_command
+from llmctl.cli.options import JsonOption
+from llmctl.cli.run_command import add_run_command
 
-if TYPE_CHECKING:
-    from llmctl.msr.phases import Phases
-    from llmctl.msr.recipe import MsrRecipe
-    from llmctl.runs import Run
+SPEC = "llmctl.msr.spec"
 
 FolderOption = Annotated[
-    Path, typer.Option("--run", metavar="DIR", help="The folder of a run.", show_default=False)
+    Path, typer.Option("--run", metavar="DIR", help="Folder of the run.", show_default=False)
 ]
 ArmOption = Annotated[
-    str | None, typer.Option("--arm", help="One of the run's arms.", show_default="the first, or all")
+    str | None,
+    typer.Option("--arm", help="Name of one of the run's arms.", show_default="the first arm, or all"),
 ]
 
 
 def register(app: typer.Typer) -> None:
-    """Put the commands on the group."""
-    recipe_command(
-        app,
-        "run",
-        help="Everything that a recipe says, and a report. Goes on where it was stopped.",
-    )(run)
-    recipe_command(app, "summarize-items", help="One phase: a model describes every picture, once.")(
-        summarize_items
-    )
-    recipe_command(app, "summarize-users", help="One phase: sum up what every user likes, block by block.")(
-        summarize_users
-    )
-    recipe_command(app, "train", help="One phase: teach the recommenders to answer yes or no.")(train)
-    recipe_command(app, "eval", help="One phase: score the frozen lists with every model of the recipe.")(
-        evaluate
-    )
-    app.command("show-user", help="How a user's summary went along with the history, block by block.")(
+    """Add the commands to the group."""
+    for command, spec, help_text in (
+        (
+            "msr run",
+            "MSR_RUN",
+            "Run everything in a recipe, and write a report. An interrupted run continues where it stopped.",
+        ),
+        ("msr summarize-items", "SUMMARIZE_ITEMS_RUN", "Run one phase: describe the image of every item."),
+        (
+            "msr summarize-users",
+            "SUMMARIZE_USERS_RUN",
+            "Run one phase: summarize the preferences of every user, one block of items after the other.",
+        ),
+        ("msr train", "TRAIN_RUN", "Run one phase: train the recommenders to answer yes or no."),
+        (
+            "msr eval",
+            "EVALUATE_RUN",
+            "Run one phase: score the frozen candidate lists with every model of the recipe.",
+        ),
+    ):
+        add_run_command(app, command, f"{SPEC}:{spec}", help=help_text)
+    app.command("show-user", help="Show how the summary of a user changed along the history, by block.")(
         show_user
     )
-    app.command("recommend", help="The items that a user will want, with the reason.")(recommend)
-
-
-def run(start: Start) -> None:
-    """All phases."""
-
-    def work(open_run: Run, recipe: MsrRecipe) -> dict[str, Any]:
-        from llmctl.msr.run import run_msr
-
-        return run_msr(open_run, recipe, quiet=start.as_json)
-
-    _carry_out("msr run", start, work)
-
-
-def summarize_items(start: Start) -> None:
-    """Descriptions of pictures."""
-
-    def work(phases: Phases) -> dict[str, Any]:
-        return dict(phases.describe_items())
-
-    _phase("msr summarize-items", start, work)
-
-
-def summarize_users(start: Start) -> None:
-    """Summaries of users."""
-
-    def work(phases: Phases) -> dict[str, Any]:
-        phases.describe_items()
-        arms = [arm for arm in phases.recipe.resolved_arms if arm.users.mode != "none"]
-        for arm in arms:
-            phases.sum_up_users(arm)
-        journals = {phases.recipe.summaries_of(arm) for arm in arms}
-        return {name: sum(1 for _ in phases.run.journal(name)) for name in sorted(journals)}
-
-    _phase("msr summarize-users", start, work)
-
-
-def train(start: Start) -> None:
-    """Adapters."""
-
-    def work(phases: Phases) -> dict[str, Any]:
-        found = {}
-        for arm in phases.recipe.resolved_arms:
-            if (result := phases.train(arm)) is not None:
-                found[arm.name] = {
-                    "output": str(result.output),
-                    "rows": result.rows,
-                    "dropped_rows": result.dropped_rows,
-                    "steps": result.steps,
-                    "last_loss": result.losses[-1],
-                    "seconds": round(result.seconds, 1),
-                }
-        return found
-
-    _phase("msr train", start, work)
-
-
-def evaluate(start: Start) -> None:
-    """Figures of all models."""
-
-    def work(open_run: Run, recipe: MsrRecipe) -> dict[str, Any]:
-        from llmctl.msr.run import run_phases
-
-        def score(phases: Phases) -> None:
-            for arm in recipe.resolved_arms:
-                for model in arm.models:
-                    phases.evaluate(arm, model)
-
-        return run_phases(open_run, recipe, score, quiet=start.as_json)
-
-    _carry_out("msr eval", start, work)
+    app.command("recommend", help="Recommend items to a user, with the reason.")(recommend)
 
 
 def show_user(
-    user: Annotated[str, typer.Argument(metavar="USER", help="As the data names them.", show_default=False)],
+    user: Annotated[
+        str, typer.Argument(metavar="USER", help="Id of the user in the data.", show_default=False)
+    ],
     folder: FolderOption,
     arm: ArmOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Blocks and summaries."""
+    """Print the blocks and their summaries."""
     from llmctl.cli.output import print_json, print_table
     from llmctl.msr import show_user as shown
 
@@ -135,14 +70,16 @@ def show_user(
 
 
 def recommend(
-    user: Annotated[str, typer.Option("--user", help="As the data names them.", show_default=False)],
+    user: Annotated[str, typer.Option("--user", help="Id of the user in the data.", show_default=False)],
     folder: FolderOption,
-    top: Annotated[int, typer.Option("--top", min=1, help="Items.")] = 10,
-    pool: Annotated[int, typer.Option("--pool", min=1, help="Items that the model is asked about.")] = 100,
+    top: Annotated[int, typer.Option("--top", min=1, help="Number of items to recommend.")] = 10,
+    pool: Annotated[
+        int, typer.Option("--pool", min=1, help="Number of candidates that the model scores.")
+    ] = 100,
     arm: ArmOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """A table, the reason above it."""
+    """Print the reason, and a table of items."""
     from llmctl.cli.output import print_json, print_table, print_text
     from llmctl.errors import UserError
     from llmctl.msr.data.prepare import open_prepared
@@ -173,53 +110,3 @@ def recommend(
         for place, one in enumerate(found.items, 1)
     ]
     print_table(Table(columns, rows, caption))
-
-
-def _phase(command: str, start: Start, work: Callable[[Phases], dict[str, Any]]) -> None:
-    """One phase, whose result is a few counts."""
-    found: dict[str, Any] = {}
-
-    def one(open_run: Run, recipe: MsrRecipe) -> dict[str, Any]:
-        from llmctl.msr.run import run_phases
-
-        run_phases(open_run, recipe, lambda phases: found.update(work(phases)), quiet=start.as_json)
-        return found
-
-    _carry_out(command, start, one)
-
-
-def _carry_out(command: str, start: Start, work: Callable[[Run, MsrRecipe], dict[str, Any]]) -> None:
-    """Resolve the recipe, then show the plan or open the run and do the work."""
-    from llmctl.msr.estimate import estimate_work
-    from llmctl.msr.recipe import MsrRecipe
-
-    recipe = start.load(MsrRecipe)
-    if start.is_plan(recipe, lambda: estimate_work(recipe)):
-        return
-    from llmctl.msr.preflight import check_inputs
-
-    check_inputs(recipe)
-    start.carry_out(
-        command,
-        recipe,
-        lambda open_run: work(open_run, recipe),
-        lambda open_run, result: _print(open_run, command, result),
-    )
-
-
-def _print(open_run: Run, command: str, result: dict[str, Any]) -> None:
-    """Figures or counts, and where everything is."""
-    from llmctl.cli.output import print_table, print_text
-    from llmctl.msr.data.prepare import open_prepared
-    from llmctl.msr.tables import metric_table
-    from llmctl.runs import Table
-    from llmctl.runs.files import read_json
-
-    if command in ("msr run", "msr eval"):
-        print_table(metric_table(result, open_prepared(open_run.folder)))
-        for one in read_json(open_run.folder / "comparisons.json"):
-            print_text(f"- {one['sentence']}")
-        print_text(f"report: {open_run.folder / 'report.html'}")
-        return
-    print_table(Table(["", command], [[name, str(value)] for name, value in result.items()]))
-    print_text(f"run: {open_run.folder}")

@@ -1,4 +1,4 @@
-"""What commands print: JSON for machines, tables and plain text for people."""
+"""Printing: JSON for programs, tables and plain text for people."""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
+    from llmctl.runs.spec import Shown
     from llmctl.runs.tables import Table
 
 PIPE_WIDTH = 120  # columns
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on stdout, and nothing else there."""
+    """Print one JSON document on stdout."""
     from llmctl.runs.files import to_json
 
     typer.echo(to_json(value, indent=2))
 
 
 def print_table(table: Table) -> None:
-    """A table on stdout."""
+    """Print a table on stdout."""
     import sys
 
     from rich.console import Console
@@ -31,8 +32,17 @@ def print_table(table: Table) -> None:
 
 
 def print_text(text: str) -> None:
-    """Text on stdout as it is; what the terminal's encoding can not show becomes question marks."""
+    """Print text on stdout; characters that the terminal cannot show become question marks."""
     import sys
 
     encoding = sys.stdout.encoding or "utf-8"
     typer.echo(text.encode(encoding, errors="replace").decode(encoding))
+
+
+def print_shown(blocks: Shown) -> None:
+    """Print what a run shows: tables and lines of text, in order."""
+    for block in blocks:
+        if isinstance(block, str):
+            print_text(block)
+        else:
+            print_table(block)

@@ -13,7 +13,7 @@ from llmctl.messages import Message
 
 
 def read_conversations(prompts: Sequence[str], file: Path | None, system: str | None) -> list[list[Message]]:
-    """All conversations that were asked for: those of the line first, then those of the file.
+    """Read all conversations: those of the command line first, then those of the file.
 
     Args:
         prompts: What the user says, one conversation each.

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llmctl.cli import reach_curve, reach_optimize
-from llmctl.cli.options import JsonOption, recipe_command
+from llmctl.cli import reach_curve
+from llmctl.cli.options import JsonOption
 from llmctl.cli.reach_options import (
     AdapterOption,
     ControlsOption,
@@ -33,27 +33,38 @@ if TYPE_CHECKING:
     from llmctl.reach.result import Result
     from llmctl.reach.search.prepare import Plan
 
-app = typer.Typer(no_args_is_help=True, help="Reach: which outputs can a short control prompt force?")
-recipe_command(app, "curve", help=reach_curve.CURVE_HELP)(reach_curve.curve)
-app.command("merge", help=reach_curve.MERGE_HELP)(reach_curve.merge)
-app.command("import", help=reach_curve.IMPORT_HELP)(reach_curve.import_published)
-recipe_command(app, "optimize", help=reach_optimize.HELP)(reach_optimize.optimize)
-app.command("compare", help=reach_curve.COMPARE_HELP)(reach_curve.compare)
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Find out which outputs a short control prompt can force, and with which prompt.",
+)
+reach_curve.register(app)
 
 
-@app.command(help="The shortest control prompt that makes a model emit a target, and the path to it.")
+@app.command(
+    help="Search the shortest control prompt that makes a model emit a target, and show the search path."
+)
 def solve(
-    target: Annotated[str, typer.Option(help='What should be emitted; mind the space: " Paris".')] = "",
+    target: Annotated[
+        str, typer.Option(help='Text that the model should emit; mind the leading space: " Paris".')
+    ] = "",
     state: StateOption = "",
-    target_ids: Annotated[str, typer.Option(help='Token ids in place of a text, e.g. "260 1842".')] = "",
+    target_ids: Annotated[
+        str, typer.Option(help='Token ids of the target instead of its text, e.g. "260 1842".')
+    ] = "",
     state_ids: StateIdsOption = "",
-    k: Annotated[int, typer.Option("--k", help="Control tokens at most.")] = 4,
+    k: Annotated[int, typer.Option("--k", help="Maximum number of control tokens.")] = 4,
     method: Annotated[
-        str, typer.Option(help="default, published, scan, greedy, gcg, beam or random.")
+        str, typer.Option(help="Search method: default, published, scan, greedy, gcg, beam or random.")
     ] = "default",
-    effort: Annotated[float, typer.Option(help="Multiplies the steps of the default method.")] = 1.0,
+    effort: Annotated[
+        float, typer.Option(help="Multiply the number of steps of the default method by this.")
+    ] = 1.0,
     certify: Annotated[
-        bool, typer.Option("--certify", help="With --k 1: try every token, to say unreachable for sure.")
+        bool,
+        typer.Option(
+            "--certify",
+            help="With --k 1: try every token, which proves that an unreached target is unreachable.",
+        ),
     ] = False,
     model: ModelOption = "smollm2-135m",
     adapter: AdapterOption = None,
@@ -70,7 +81,7 @@ def solve(
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """One problem, with its whole path."""
+    """Search one problem and print the whole path."""
     plan = _plan(method, k, effort, certify, seed)
     loaded = open_model(model, adapter, device, dtype, quantization, trust_remote_code)
     problem = make_problem(
@@ -97,7 +108,7 @@ def solve(
 
 
 def _plan(method: str, k: int, effort: float, certify: bool, seed: int) -> Plan:
-    """The schedule that the options ask for."""
+    """The schedule that the options describe."""
     from llmctl.errors import UserError
     from llmctl.reach.curves.plan import search_plan
     from llmctl.reach.curves.recipe import CurveSearchSettings
@@ -125,7 +136,7 @@ def _plan(method: str, k: int, effort: float, certify: bool, seed: int) -> Plan:
 
 
 def _search(loaded: Any, problem: Any, plan: Plan, k: int, *, quiet: bool) -> Result:
-    """Solve with a line of progress for every step."""
+    """Search, with progress after every step."""
     from llmctl.reach import solve_steps
     from llmctl.reach.result import Result
     from llmctl.runs import progress
@@ -142,7 +153,7 @@ def _search(loaded: Any, problem: Any, plan: Plan, k: int, *, quiet: bool) -> Re
 
 
 def _print_result(result: Result, tokenizer: Any) -> None:
-    """The path, the verdict in a sentence, and what to know about it."""
+    """Print the path, the verdict in a sentence, and notes on it."""
     from llmctl.cli.output import print_table, print_text
     from llmctl.reach.describe import notes, path_table, verdict
 
@@ -152,21 +163,29 @@ def _print_result(result: Result, tokenizer: Any) -> None:
         print_text(f"- {note}")
 
 
-@app.command("set", help="The reachable set of a state: exact for k = 1, a growing lower bound beyond.")
+@app.command(
+    "set", help="Compute the reachable set of a state: exact for k = 1, a lower bound for longer controls."
+)
 def reachable(
     state: StateOption = "",
     state_ids: StateIdsOption = "",
-    k: Annotated[int, typer.Option("--k", help="Control tokens at most.")] = 1,
-    forwards: Annotated[int, typer.Option(help="Controls scored beyond k = 1.")] = 4096,
+    k: Annotated[int, typer.Option("--k", help="Maximum number of control tokens.")] = 1,
+    forwards: Annotated[int, typer.Option(help="Number of controls to score beyond k = 1.")] = 4096,
     strategy: Annotated[
-        str, typer.Option(help="Which controls to lengthen: push, pull, alternate or random.")
+        str, typer.Option(help="Which controls to extend by a token: push, pull, alternate or random.")
     ] = "alternate",
-    top: Annotated[int, typer.Option(help="Reached tokens to print; --json has them all.")] = 20,
+    top: Annotated[int, typer.Option(help="Number of reached tokens to print; --json prints all.")] = 20,
     folder: Annotated[
         Path | None,
-        typer.Option("--run", metavar="DIR", help="Keep the set, its figures and a report; resumes."),
+        typer.Option(
+            "--run",
+            metavar="DIR",
+            help="Folder that keeps the set, its plots and a report; an interrupted run continues.",
+        ),
     ] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Start the run's folder over.")] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Delete the earlier results in the folder and start over.")
+    ] = False,
     model: ModelOption = "smollm2-135m",
     adapter: AdapterOption = None,
     device: DeviceOption = "auto",
@@ -182,10 +201,11 @@ def reachable(
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Every token that some control makes the model emit, each with a witness."""
-    from llmctl.cli.output import print_json, print_table, print_text
-    from llmctl.reach.describe import set_sentence, set_table
-    from llmctl.reach.reachable_set.run import SetRecipe, find_set
+    """Print every token that some control makes the model emit, each with a witness."""
+    from llmctl.cli.output import print_json, print_shown
+    from llmctl.cli.run_command import Start, carry_out
+    from llmctl.reach.reachable_set.recipe import SetRecipe
+    from llmctl.reach.reachable_set.spec import set_spec, show_found
     from llmctl.runs.recipe import parse_recipe
 
     content = {
@@ -212,26 +232,33 @@ def reachable(
         "seed": seed,
     }
     recipe = parse_recipe(SetRecipe, content, "the options")
-    found = find_set(recipe, folder, fresh=fresh, quiet=as_json)
+    if folder is not None:
+        start = Start("reach/set", folder, as_json=as_json, fresh=fresh)
+        carry_out("reach set", set_spec(top), start, recipe)
+        return
+    from llmctl.reach.reachable_set.run import find_set
+
+    found = find_set(recipe, None, quiet=as_json)
     if as_json:
         print_json(found)
-        return
-    print_table(set_table(found, top))
-    print_text(set_sentence(found))
-    if folder is not None:
-        print_text(f"report: {folder / 'report.html'}")
+    else:
+        print_shown(show_found(found, top))
 
 
-@app.command(help="The self-attention bound of each head: the least k that it does not rule out.")
+@app.command(help="Compute the self-attention bound of each head: the smallest k that it does not rule out.")
 def bound(
     state: StateOption = "",
     state_ids: StateIdsOption = "",
     relative: Annotated[
         float,
-        typer.Option(help="Desired part orthogonal to a head's output, as a multiple of that output's norm."),
+        typer.Option(
+            help="Norm of the desired part orthogonal to the head's output, as a multiple of its norm."
+        ),
     ] = 1.0,
-    top: Annotated[int, typer.Option(help="Heads to print, the hardest first; --json has them all.")] = 12,
-    out: Annotated[Path | None, typer.Option(help="Write a heat map here (PNG).")] = None,
+    top: Annotated[
+        int, typer.Option(help="Number of heads to print, the hardest to control first; --json prints all.")
+    ] = 12,
+    out: Annotated[Path | None, typer.Option(help="File for a heat map (PNG).")] = None,
     model: ModelOption = "smollm2-135m",
     adapter: AdapterOption = None,
     device: DeviceOption = "auto",
@@ -240,7 +267,7 @@ def bound(
     position: PositionOption = "before",
     as_json: JsonOption = False,
 ) -> None:
-    """One head on the state's own representations; nothing is said of the whole model."""
+    """Apply the bound to each head alone; it does not bound the model as a whole."""
     from llmctl.cli.output import print_json, print_table, print_text
     from llmctl.reach import attention_bound
     from llmctl.reach.describe import bound_sentence, bound_table

@@ -1,96 +1,90 @@
-"""`llmctl reach curve`, `merge`, `import` and `compare`: many pairs, in run folders."""
+"""`llmctl reach curve`, `optimize`, `merge`, `import` and `compare`: runs over many pairs."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from llmctl.cli.options import DryRunOption, FreshOption, JsonOption, RunOption, SetOption, Start
+from llmctl.cli.options import DryRunOption, FreshOption, JsonOption, RunOption, SetOption
+from llmctl.cli.run_command import Start, add_run_command, carry_out, find_spec
 
-if TYPE_CHECKING:
-    from llmctl.runs import Run
-
-CURVE_HELP = "A k-epsilon curve over many states and targets. Goes on where it was stopped."
-MERGE_HELP = "Put the shards of one curve together; refuses missing or doubled pairs."
-IMPORT_HELP = "Recompute curves from the result CSVs that Magic Words published, and draw them."
-COMPARE_HELP = (
-    "The same pairs on several models: a recipe of kind reach-compare, or two or more finished curves."
-)
+SPEC = "llmctl.reach.curves.spec"
 
 FoldersArgument = Annotated[
-    list[Path], typer.Argument(metavar="RUN...", help="Folders of runs.", show_default=False)
+    list[Path], typer.Argument(metavar="RUN...", help="Folders of the runs.", show_default=False)
 ]
-OutOption = Annotated[Path | None, typer.Option("--run", metavar="DIR", help="The folder to write.")]
+OutOption = Annotated[Path | None, typer.Option("--run", metavar="DIR", help="Folder to write to.")]
 
 
-def curve(start: Start) -> None:
-    """Search every pair of a recipe."""
-    from llmctl.reach.curves.preflight import check_curve, estimate_work
-    from llmctl.reach.curves.recipe import CurveRecipe
-
-    resolved = start.load(CurveRecipe)
-    if start.is_plan(resolved, lambda: estimate_work(resolved)):
-        return
-    check_curve(resolved)
-    from llmctl.reach.curves.run import run_curve
-
-    start.carry_out(
+def register(app: typer.Typer) -> None:
+    """Add the commands to the group."""
+    add_run_command(
+        app,
         "reach curve",
-        resolved,
-        lambda run: run_curve(run, resolved, quiet=start.as_json),
-        lambda run, metrics: _print_curve(run, resolved, metrics),
+        f"{SPEC}:CURVE_RUN",
+        help="Compute a k-epsilon curve over many states and targets. An interrupted run continues where it "
+        "stopped.",
     )
-
-
-def _print_curve(run: Run, recipe: Any, metrics: dict[str, Any]) -> None:
-    from llmctl.cli.output import print_table, print_text
-    from llmctl.reach.curves.known import known_curve
-    from llmctl.reach.curves.report import epsilon_table, sentences
-
-    print_table(epsilon_table(metrics, [known_curve(source) for source in recipe.beside]))
-    for sentence in sentences(recipe, metrics):
-        print_text(f"- {sentence}")
-    print_text(f"report: {run.folder / 'report.html'}")
+    app.command("merge", help="Merge the shards of one curve; missing or duplicate pairs are refused.")(merge)
+    app.command(
+        "import", help="Recompute curves from the result CSV files published with Magic Words, and draw them."
+    )(import_published)
+    add_run_command(
+        app,
+        "reach optimize",
+        "llmctl.reach.universal.spec:OPTIMIZE_RUN",
+        help="Search one control prompt for a whole data set, and score it on held-out pairs. An interrupted "
+        "run continues where it stopped.",
+    )
+    app.command(
+        "compare",
+        help="Compare several models on the same pairs: give a recipe of kind reach-compare, or the folders "
+        "of two or more finished curves.",
+    )(compare)
 
 
 def merge(
     folders: FoldersArgument,
-    out: Annotated[Path, typer.Option("--run", metavar="DIR", help="The folder to write.")],
+    out: Annotated[Path, typer.Option("--run", metavar="DIR", help="Folder to write to.")],
     as_json: JsonOption = False,
     fresh: FreshOption = False,
 ) -> None:
-    """One curve from its shards."""
-    from llmctl.cli.output import print_json
-    from llmctl.reach.curves.merge import merge_runs
+    """Write one curve from its shards."""
+    from llmctl.cli.output import print_json, print_shown
+    from llmctl.reach.curves.merge import finish_merge, merge_runs
+    from llmctl.reach.curves.spec import show_curve
     from llmctl.runs import Run
 
     recipe, journals = merge_runs(folders)
     with Run.open(out, recipe, "reach merge", fresh) as run:
-        from llmctl.reach.curves.merge import finish_merge
-
         metrics = finish_merge(run, recipe, journals)
         if as_json:
             print_json(metrics)
         else:
-            _print_curve(run, recipe, metrics)
+            print_shown(show_curve(run, recipe, metrics))
 
 
 def import_published(
     paths: Annotated[
         list[Path],
-        typer.Argument(metavar="PATH...", help="Result CSVs, or folders of them.", show_default=False),
+        typer.Argument(
+            metavar="PATH...", help="CSV files of results, or folders of them.", show_default=False
+        ),
     ],
     beside: Annotated[
         list[str] | None,
-        typer.Option("--beside", help="A run's folder or a published curve to draw beside; may be repeated."),
+        typer.Option(
+            "--beside",
+            help="Folder of a run, or name of a published curve, to draw for comparison. Can be repeated.",
+        ),
     ] = None,
     out: OutOption = None,
     as_json: JsonOption = False,
     fresh: FreshOption = False,
 ) -> None:
-    """One curve a path."""
+    """Print one curve per path."""
     from llmctl.cli.output import print_json, print_table, print_text
     from llmctl.reach.curves.imported import ImportRecipe, import_curves, imported_table, write_import
 
@@ -112,7 +106,11 @@ def import_published(
 def compare(
     what: Annotated[
         list[str],
-        typer.Argument(metavar="RECIPE | RUN RUN...", help="See above.", show_default=False),
+        typer.Argument(
+            metavar="RECIPE | RUN RUN...",
+            help="A recipe, or the folders of two or more finished runs.",
+            show_default=False,
+        ),
     ],
     folder: RunOption = None,
     sets: SetOption = None,
@@ -120,13 +118,19 @@ def compare(
     dry_run: DryRunOption = False,
     fresh: FreshOption = False,
 ) -> None:
-    """Paired differences in epsilon, with intervals."""
-    from llmctl.cli.output import print_json
+    """Print the paired differences in epsilon, with intervals."""
+    from llmctl.cli.output import print_json, print_shown
     from llmctl.errors import UserError
     from llmctl.reach.curves.compare import compare_runs
+    from llmctl.reach.curves.spec import show_comparison
 
     if len(what) == 1:
-        _run_comparison(Start(what[0], folder, sets, as_json, dry_run, fresh))
+        if Path(what[0]).is_dir():
+            raise UserError(
+                f"{what[0]} is one run, but a comparison needs two or more, or a recipe of kind reach-compare"
+            )
+        start = Start(what[0], folder, sets, as_json, dry_run, fresh)
+        carry_out("reach compare", find_spec(f"{SPEC}:COMPARE_RUN"), start)
         return
     if sets or dry_run or fresh or folder is not None:
         raise UserError(
@@ -137,43 +141,4 @@ def compare(
     if as_json:
         print_json(found)
     else:
-        _print_comparison(found)
-
-
-def _run_comparison(start: Start) -> None:
-    """Run what a comparison's recipe asks for."""
-    from llmctl.cli.output import print_text
-    from llmctl.errors import UserError
-    from llmctl.reach.curves.compare import (
-        CompareRecipe,
-        check_comparison,
-        estimate_comparison,
-        run_comparison,
-    )
-
-    if Path(start.recipe).is_dir():
-        raise UserError(
-            f"{start.recipe} is one run, but a comparison needs two or more, or a recipe of kind "
-            "reach-compare"
-        )
-    resolved = start.load(CompareRecipe)
-    if start.is_plan(resolved, lambda: estimate_comparison(resolved)):
-        return
-    check_comparison(resolved)
-
-    def show(run: Run, found: dict[str, Any]) -> None:
-        _print_comparison(found)
-        print_text(f"report: {run.folder / 'report.html'}")
-
-    start.carry_out(
-        "reach compare", resolved, lambda run: run_comparison(run, resolved, quiet=start.as_json), show
-    )
-
-
-def _print_comparison(found: dict[str, Any]) -> None:
-    from llmctl.cli.output import print_table, print_text
-    from llmctl.reach.curves.compare import comparison_sentences, comparison_table
-
-    print_table(comparison_table(found))
-    for sentence in comparison_sentences(found):
-        print_text(f"- {sentence}")
+        print_shown(show_comparison(found))

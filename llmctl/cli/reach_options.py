@@ -1,4 +1,4 @@
-"""Options that the reach commands on single states share, and what is made of them."""
+"""Options that the reach commands on single states share, and how they become a model and a problem."""
 
 from __future__ import annotations
 
@@ -13,47 +13,53 @@ if TYPE_CHECKING:
 
 StateOption = Annotated[
     str,
-    typer.Option("--state", help="What the model reads; with --position template a JSON conversation."),
+    typer.Option("--state", help="Text of the state; with --position template, a JSON conversation."),
 ]
 StateIdsOption = Annotated[
-    str, typer.Option("--state-ids", help='Token ids in place of a text, e.g. "1504 314".')
+    str, typer.Option("--state-ids", help='Token ids of the state instead of its text, e.g. "1504 314".')
 ]
-ModelOption = Annotated[str, typer.Option(help="A short name, a folder or a Hub name.")]
-AdapterOption = Annotated[Path | None, typer.Option(help="A folder with a PEFT adapter.")]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, ...")]
-DtypeOption = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
-QuantizationOption = Annotated[str, typer.Option(help="none, nf4 or int8.")]
+ModelOption = Annotated[str, typer.Option(help="Alias, folder or Hub name of the model.")]
+AdapterOption = Annotated[Path | None, typer.Option(help="Folder of a PEFT adapter to load on the model.")]
+DeviceOption = Annotated[str, typer.Option(help="Device of the model: auto, cpu, cuda, ...")]
+DtypeOption = Annotated[
+    str, typer.Option(help="Data type of the weights: auto, float32, bfloat16 or float16.")
+]
+QuantizationOption = Annotated[str, typer.Option(help="Quantization of the weights: none, nf4 or int8.")]
 TrustOption = Annotated[
-    bool, typer.Option("--trust-remote-code", help="Run model code that comes with the weights.")
+    bool,
+    typer.Option("--trust-remote-code", help="Allow running the model code that comes with the weights."),
 ]
 PositionOption = Annotated[
     str,
     typer.Option(
-        help="before or after the state; or in the chat template: system, user_start, user_end, reply_start, "
-        "template."
+        help="Position of the control: before or after the state, or in the chat template: system, "
+        "user_start, user_end, reply_start, template."
     ),
 ]
-ControlsOption = Annotated[str, typer.Option(help="any token, printable ones, or dictionary words.")]
+ControlsOption = Annotated[
+    str, typer.Option(help="Tokens that a control may use: any, printable or words (of a dictionary).")
+]
 DictionaryOption = Annotated[
-    Path | None, typer.Option(help="A file of words, one a line, for --controls words.")
+    Path | None, typer.Option(help="File with one word per line, for --controls words.")
 ]
 ForbidOption = Annotated[
-    list[str] | None, typer.Option(help="A text whose tokens no control may hold; may be repeated.")
+    list[str] | None, typer.Option(help="Text whose tokens no control may contain. Can be repeated.")
 ]
 SampleOption = Annotated[
     int,
-    typer.Option(help="Controls hold only that many of the allowed tokens, drawn by --seed; 0 is no limit."),
+    typer.Option(help="Use only this many of the allowed tokens, drawn with --seed; 0 uses all."),
 ]
 RoundtripOption = Annotated[
-    bool, typer.Option("--must-roundtrip", help="Only prompts that survive decoding and encoding.")
+    bool,
+    typer.Option("--must-roundtrip", help="Use only controls whose text encodes to the same tokens again."),
 ]
-SeedOption = Annotated[int, typer.Option(help="Of everything that is drawn.")]
+SeedOption = Annotated[int, typer.Option(help="Seed for everything that is drawn.")]
 
 
 def open_model(
     model: str, adapter: Path | None, device: str, dtype: str, quantization: str, trust: bool
 ) -> Loaded:
-    """Load a model as the options say."""
+    """Load the model that the options describe."""
     from llmctl.models.loading import load
 
     return load(
@@ -79,22 +85,22 @@ def make_problem(
     must_roundtrip: bool = False,
     seed: int = 0,
 ) -> Problem:
-    """A problem from options.
+    """Make a problem from options.
 
     Args:
-        loaded: The model, whose tokens the controls are drawn from.
-        state: Text and ids; one of them is given.
-        target: Likewise; None where none is asked for.
+        loaded: The model; controls are made of its tokens.
+        state: Text and ids; exactly one is not empty.
+        target: Likewise; None makes a problem without a target.
         position: As `Problem`.
         controls: As `Problem`.
-        dictionary: A file of words.
+        dictionary: File of words.
         forbid: As `Problem`.
-        sample: Draw that many of the allowed tokens; 0 takes all.
+        sample: Number of allowed tokens to draw; 0 takes all.
         must_roundtrip: As `Problem`.
-        seed: Of the draw.
+        seed: Seed for the draw.
 
     Raises:
-        UserError: State or target are missing or given twice, or an option is wrong.
+        UserError: The state or the target is missing or given twice, or an option is wrong.
     """
     from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""`llmctl sample`: replies of a model to prompts from the command line or a file."""
+"""`llmctl sample`: sample replies to prompts from the command line or a file."""
 
 from __future__ import annotations
 
@@ -19,33 +19,48 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
-@app.command(help="Sample replies of a model to prompts.")
+@app.command(help="Sample replies from a model.")
 def sample(
     prompts: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[PROMPT]...", help="What the user says.", show_default=False),
+        typer.Argument(
+            metavar="[PROMPT]...", help="Prompts, each the message of a user.", show_default=False
+        ),
     ] = None,
     file: Annotated[
         Path | None,
         typer.Option(
-            "--file", help="One prompt a line, or a .jsonl file of conversations; - reads lines from stdin."
+            "--file",
+            help="File with one prompt per line, or .jsonl file of conversations; - reads stdin.",
         ),
     ] = None,
-    model: Annotated[str, typer.Option(help="A short name, a folder or a Hub name.")] = "smollm2-135m",
-    engine: Annotated[str, typer.Option(help="auto, transformers, vllm or server.")] = "auto",
+    model: Annotated[str, typer.Option(help="Alias, folder or Hub name of the model.")] = "smollm2-135m",
+    engine: Annotated[
+        str, typer.Option(help="Sampling engine: auto, transformers, vllm or server.")
+    ] = "auto",
     base_url: Annotated[
-        str | None, typer.Option(help="An OpenAI-compatible server, e.g. http://127.0.0.1:8000/v1.")
+        str | None, typer.Option(help="URL of an OpenAI-compatible server, e.g. http://127.0.0.1:8000/v1.")
     ] = None,
-    adapter: Annotated[Path | None, typer.Option(help="A folder with a PEFT adapter.")] = None,
-    system: Annotated[str | None, typer.Option(help="A system message before every prompt.")] = None,
-    n: Annotated[int, typer.Option("--n", help="Replies a prompt.")] = Settings.n,
-    temperature: Annotated[float, typer.Option(help="0 is greedy decoding.")] = Settings.temperature,
-    top_p: Annotated[float, typer.Option(help="Nucleus mass kept, in (0, 1].")] = Settings.top_p,
-    max_tokens: Annotated[int, typer.Option(help="New tokens at most.")] = Settings.max_tokens,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same replies.")] = Settings.seed or 0,
+    adapter: Annotated[
+        Path | None, typer.Option(help="Folder of a PEFT adapter to load on the model.")
+    ] = None,
+    system: Annotated[str | None, typer.Option(help="System message to put before every prompt.")] = None,
+    n: Annotated[int, typer.Option("--n", help="Number of replies per prompt.")] = Settings.n,
+    temperature: Annotated[
+        float, typer.Option(help="Sampling temperature; 0 is greedy decoding.")
+    ] = Settings.temperature,
+    top_p: Annotated[
+        float, typer.Option(help="Nucleus sampling: keep this share of the probability, in (0, 1].")
+    ] = Settings.top_p,
+    max_tokens: Annotated[
+        int, typer.Option(help="Maximum number of new tokens per reply.")
+    ] = Settings.max_tokens,
+    seed: Annotated[
+        int, typer.Option(help="Seed for sampling; the same seed gives the same replies.")
+    ] = Settings.seed or 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Replies on stdout; counts and speed on stderr."""
+    """Print replies on stdout, and token counts and speed on stderr."""
     from llmctl.cli.prompts import read_conversations
     from llmctl.sampling import open_sampler
     from llmctl.sampling.open import choose_engine
@@ -68,18 +83,18 @@ def sample(
 
 
 def _engine(engine: str, base_url: str | None) -> tuple[str, str, dict[str, Any]]:
-    """The engine as asked for, why, and the options to open it with; a URL means a server."""
+    """The requested engine, the reason, and the options to open it with; a URL means a server."""
     from llmctl.errors import UserError
 
     if base_url is None:
-        return engine, "asked for by name", {}
+        return engine, "requested", {}
     if engine not in ("auto", "server"):
         raise UserError(f"--base-url is for engine server, but the engine is {engine}: leave one of them out")
-    return "server", "a --base-url is given", {"base_url": base_url}
+    return "server", "--base-url is given", {"base_url": base_url}
 
 
 def _facts(sampler: Sampler, settings: Settings, reason: str, seconds: float) -> dict[str, Any]:
-    """What was used, for people and machines."""
+    """Model, engine, settings, usage and speed, for text and JSON."""
     tokens = sampler.usage.completion_tokens
     return {
         "model": sampler.info.model,

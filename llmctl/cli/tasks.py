@@ -1,4 +1,4 @@
-"""`llmctl tasks`: which verifiable problems there are, and what they look like."""
+"""`llmctl tasks`: list the verifiable tasks, and show their problems."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import typer
 from llmctl.cli.options import JsonOption
 from llmctl.errors import UserError
 
-app = typer.Typer(no_args_is_help=True, help="Verifiable problems: list them, look at some.")
+app = typer.Typer(no_args_is_help=True, help="List the verifiable tasks, or show some of their problems.")
 
 
-@app.command("list", help="List the tasks there are.")
+@app.command("list", help="List the available tasks.")
 def list_(as_json: JsonOption = False) -> None:
-    """Names, what they hold and what they need."""
+    """Print names, descriptions and requirements."""
     from llmctl.cli.output import print_json, print_table
     from llmctl.runs.tables import Table
     from llmctl.tasks import list_tasks
@@ -27,25 +27,29 @@ def list_(as_json: JsonOption = False) -> None:
         print_json([{field: getattr(task, field) for field in fields} for task in tasks])
         return
     rows = [[task.name, task.description, _words(task.needs), _words(task.splits)] for task in tasks]
-    print_table(Table(["task", "what it holds", "needs", "splits"], rows))
+    print_table(Table(["task", "description", "needs", "splits"], rows))
 
 
-@app.command(help="Show some problems of a task, as they are posed and with their answers.")
+@app.command(help="Show some problems of a task: the prompt that a model reads, and the answer.")
 def show(
-    name: Annotated[str, typer.Argument(help="As in `llmctl tasks list`.", show_default=False)],
-    path: Annotated[Path | None, typer.Option("--path", help="The file, for tasks that read one.")] = None,
-    split: Annotated[str, typer.Option("--split", help="Which part of the data.")] = "train",
-    limit: Annotated[int, typer.Option("--limit", min=1, help="How many problems.")] = 3,
+    name: Annotated[
+        str, typer.Argument(help="Name of the task, as in `llmctl tasks list`.", show_default=False)
+    ],
+    path: Annotated[
+        Path | None, typer.Option("--path", help="File of problems, for tasks that read one.")
+    ] = None,
+    split: Annotated[str, typer.Option("--split", help="Split of the data.")] = "train",
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Number of problems to show.")] = 3,
     seed: Annotated[
-        int, typer.Option("--seed", help="Of the order, and of problems that are generated.")
+        int, typer.Option("--seed", help="Seed for the order of the problems, and for generated problems.")
     ] = 0,
     sets: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="OPTION=VALUE", help="An option of the task; may be repeated."),
+        typer.Option("--set", metavar="OPTION=VALUE", help="Set an option of the task. Can be repeated."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Problems with the conversation that poses each."""
+    """Print problems, each with its conversation."""
     from llmctl.cli.options import parse_options
     from llmctl.cli.output import print_json, print_text
     from llmctl.tasks import get_task
@@ -78,7 +82,7 @@ def show(
 
 
 def content_as_text(message: Mapping[str, Any]) -> str:
-    """The words of a message; other parts, such as images, by their type."""
+    """The text of a message; other parts, such as images, are named by their type."""
     content = message["content"]
     if isinstance(content, str):
         return content
@@ -88,5 +92,5 @@ def content_as_text(message: Mapping[str, Any]) -> str:
 
 
 def _words(value: Any) -> str:
-    """A string, or a list of them, for a table's cell."""
+    """A string or a list of strings as the cell of a table."""
     return value if isinstance(value, str) else ", ".join(map(str, value or ()))

@@ -93,7 +93,7 @@ class Ranking:
             UserError: A question does not fit into the model's context.
         """
         from llmctl.msr.phases import score_chunk
-        from llmctl.msr.summaries.items import cut
+        from llmctl.runs.chunks import cut
 
         question = self._reader.question(self.arm)
         for chunk in cut(self._tested[start:stop], self.arm.recommender.chunk):

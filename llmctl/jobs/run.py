@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 
 SUMMARY = "summary.json"
 EngineName = Literal["local", "processes", "ray"]
+Counts = dict[str, tuple[int, str]]  # of problems and users by name: how many, and a hash of them
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class JobResult:
         return dict(vars(self))
 
 
-def check_job(recipe: JobRecipe) -> dict[str, tuple[int, str]]:
+def check_job(recipe: JobRecipe) -> Counts:
     """Find mistakes that would otherwise stop a job after its folder was made.
 
     Returns:
@@ -100,6 +101,7 @@ def run_job(
     recipe: JobRecipe,
     engine: Engine = Engine(),  # noqa: B008  frozen
     *,
+    counts: Counts | None = None,
     max_tokens: int | None = None,
     quiet: bool = False,
     open_model: OpenSampler = open_sampler,
@@ -110,6 +112,7 @@ def run_job(
         run: Open, with this recipe.
         recipe: Resolved.
         engine: Where it runs.
+        counts: What `check_job` returned; None runs the checks here.
         max_tokens: New tokens of the whole job, earlier starts included; a shard that might pass it is
             not begun, and the job stops where nothing else can be.
         quiet: No progress.
@@ -122,7 +125,7 @@ def run_job(
         UserError: No model can be used, the disk refused, or the Ray cluster does not answer.
     """
     run.claim(PARTS, f"journal/{SHARDS}.jsonl", RESULTS, SUMMARY, "report.md", "report.html")
-    counts = check_job(recipe)
+    counts = check_job(recipe) if counts is None else counts
     weights, failed = _weights(recipe)
     for model, reason in failed.items():  # now, since the others may take hours
         logger.warning("model %s can not be used, the others go on: %s", model, reason)

@@ -13,14 +13,12 @@ from __future__ import annotations
 import json
 import math
 import os
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from llmctl.errors import UserError
-from llmctl.models.quiet import quiet_libraries
 from llmctl.msr.data.prepare import Prepared
 from llmctl.msr.evaluation.scores import ModelScores, is_recorded, record_scores
 from llmctl.msr.recipe import MsrRecipe
@@ -29,14 +27,17 @@ from llmctl.msr.recommender.prompt import AnswerTokens, Case, Question, find_ans
 from llmctl.msr.settings import Arm
 from llmctl.msr.summaries.cache import SummaryCache
 from llmctl.msr.summaries.cached_llm import Asker
-from llmctl.msr.summaries.items import check_reads_images, cut, note_seconds, summarize_items
+from llmctl.msr.summaries.items import check_reads_images, summarize_items
 from llmctl.msr.summaries.users import Summarizer, summarize_users
 from llmctl.msr.types import CandidateList
 from llmctl.runs import Run, progress
+from llmctl.runs.chunks import cut
 from llmctl.runs.files import TEMPORARY_SUFFIX
+from llmctl.runs.timing import timed
 from llmctl.sampling import Sampler, open_sampler
 from llmctl.sampling.common import derive_seed
 from llmctl.training import TrainResult, TrainSettings
+from llmctl.training.fit import Training, fit
 from llmctl.training.result import CHECKPOINTS, read_result
 
 
@@ -125,12 +126,8 @@ class Phases(CaseReader):
         self.require_summaries(arm)
         self._close_models()
         rows, settings = self.write_rows(arm, settings)
-        with progress(None, f"train {arm.name}", "steps", quiet=self.quiet) as bar, quiet_libraries():
-            from llmctl.training import train
-            from llmctl.training.sft import step_reporter
-
-            report = step_reporter(bar)
-            return train(arm.recommender.model, rows, settings, output, progress=report)
+        training = Training(arm.name, arm.recommender.model, rows, settings, f"models/{arm.name}")
+        return fit(self.run, training, label=f"train {arm.name}", quiet=self.quiet)
 
     def write_rows(self, arm: Arm, settings: TrainSettings) -> tuple[Path, TrainSettings]:
         """Write an arm's training rows; gives their file, and the settings that read it.
@@ -171,11 +168,10 @@ class Phases(CaseReader):
             for number, chunk in enumerate(cut(self.tested(arm), size)):
                 if (key := f"chunk-{number}") in book:
                     continue
-                began = time.perf_counter()
-                sampler = self._open_recommender(arm, trained)
-                tokens = tokens or find_answer_tokens(tokenizer_of(sampler), arm.recommender.model)
-                book.append_many(key, score_chunk(sampler, tokens, question, chunk))
-                note_seconds(self.run, f"{book.path.stem}/{key}", began)
+                with timed(self.run, f"{book.path.stem}/{key}"):
+                    sampler = self._open_recommender(arm, trained)
+                    tokens = tokens or find_answer_tokens(tokenizer_of(sampler), arm.recommender.model)
+                    book.append_many(key, score_chunk(sampler, tokens, question, chunk))
                 bar.advance(len(chunk))
         self._record(model)
 

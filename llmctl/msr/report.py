@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any
@@ -16,7 +15,7 @@ from llmctl.msr.recipe import MsrRecipe
 from llmctl.msr.show_user import user_blocks
 from llmctl.msr.summaries.items import fallback_sentence, item_counts
 from llmctl.msr.tables import chance_table, filter_table, full_table, metric_table, split_table
-from llmctl.runs import Estimate, Run, Section, Table, Verbatim, save_figure, write_report
+from llmctl.runs import Estimate, Run, Section, Table, Verbatim, save_figure, timing, write_report
 from llmctl.runs.report import Part
 from llmctl.training.result import read_result
 
@@ -173,9 +172,7 @@ def _signed(figure: Estimate) -> str:
 
 def seconds_by_phase(run: Run, recipe: MsrRecipe) -> dict[str, float]:
     """Seconds of every phase, loading of models aside; work that was lost to a kill is not counted."""
-    seconds: dict[str, float] = defaultdict(float)
-    for line in run.journal("timing"):
-        seconds[line["key"].split("/")[0]] += line["seconds"]
+    seconds = timing.seconds_by_phase(run)
     for arm in recipe.resolved_arms:
         if (stored := read_result(run.folder / "models" / arm.name)) is not None:
             seconds[f"train-{arm.name}"] = stored[0].seconds

@@ -6,15 +6,15 @@ gives the same records.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import islice
 
 from llmctl.rise.estimate import FINISHED
 from llmctl.rise.records import Episode, Evaluation
 from llmctl.runs import Run, progress
+from llmctl.runs.chunks import cut
+from llmctl.runs.timing import timed
 from llmctl.sampling import Sampler
 from llmctl.tasks import Problem
 
@@ -66,7 +66,7 @@ class ChunkRunner:
         done = min(phase.total, len(book) * phase.size)
         label = phase.name.replace("-", " ")
         with progress(phase.total, label, "problems", done=done, quiet=self._quiet) as bar:
-            for number, chunk in enumerate(_cut(problems, phase.size)):
+            for number, chunk in enumerate(cut(problems, phase.size)):
                 seen += len(chunk)
                 if (key := f"chunk-{number}") in book:
                     continue
@@ -80,13 +80,10 @@ class ChunkRunner:
         """Append a line with records and token counts, then one with the seconds, without model loading."""
         samplers = phase.samplers()
         before = {name: sampler.usage.snapshot() for name, sampler in samplers.items()}
-        began = time.perf_counter()
-        records = [record.to_dict() for record in work()]
-        usage = {name: asdict(sampler.usage.since(before[name])) for name, sampler in samplers.items()}
-        self._run.journal(phase.name).append(key, {**usage, "records": records})
-        clock, unit = self._run.journal("timing"), f"{phase.name}/{key}"
-        if unit not in clock:
-            clock.append(unit, {"seconds": round(time.perf_counter() - began, 3)})
+        with timed(self._run, f"{phase.name}/{key}"):
+            records = [record.to_dict() for record in work()]
+            usage = {name: asdict(sampler.usage.since(before[name])) for name, sampler in samplers.items()}
+            self._run.journal(phase.name).append(key, {**usage, "records": records})
 
 
 def read_episodes(run: Run, iteration: int) -> Iterator[Episode]:
@@ -99,9 +96,3 @@ def read_evaluations(run: Run, stage: int) -> Iterator[Evaluation]:
     """The records of an evaluation after that many iterations, one at a time."""
     for line in run.journal(f"evaluate-{stage}"):
         yield from map(Evaluation.from_dict, line["records"])
-
-
-def _cut(problems: Iterable[Problem], size: int) -> Iterator[list[Problem]]:
-    stream = iter(problems)
-    while chunk := list(islice(stream, size)):
-        yield chunk

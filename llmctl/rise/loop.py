@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterator
-from typing import Any
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 from llmctl.errors import UserError
 from llmctl.models.description import fingerprints
 from llmctl.rise.chunks import read_episodes, read_evaluations
 from llmctl.rise.estimate import FINISHED
 from llmctl.rise.metrics import paired_gains, summarize
-from llmctl.rise.phases import Phases
+from llmctl.rise.phases import Phases, Tasks
 from llmctl.rise.preflight import check_inputs
 from llmctl.rise.recipe import RiseRecipe
 from llmctl.rise.records import Episode, Evaluation
 from llmctl.rise.report import write_rise_report
 from llmctl.runs import Run
 from llmctl.runs.files import read_json
+from llmctl.runs.timing import seconds_by_phase
 from llmctl.training.result import read_result
 
+R = TypeVar("R")
 
-def run_rise(run: Run, recipe: RiseRecipe, *, quiet: bool = False) -> dict[str, Any]:
+
+def run_rise(
+    run: Run, recipe: RiseRecipe, *, tasks: Tasks | None = None, quiet: bool = False
+) -> dict[str, Any]:
     """Do what is missing of a RISE run; its folder then holds the metrics and the report.
 
     Args:
         run: Open, with this recipe.
         recipe: Resolved.
+        tasks: What `check_inputs` returned; None runs the checks here.
         quiet: Whether to leave out progress bars.
 
     Returns:
@@ -35,19 +41,42 @@ def run_rise(run: Run, recipe: RiseRecipe, *, quiet: bool = False) -> dict[str, 
     Raises:
         UserError: The model, the task or the data cannot be used, or no collected response can be trained on.
     """
-    check_inputs(recipe)
-    phases = Phases(run, recipe, quiet)
+    run_phase(run, recipe, run_all, check_inputs(recipe) if tasks is None else tasks, quiet=quiet)
+    return finish(run, recipe)
+
+
+def run_phase(
+    run: Run, recipe: RiseRecipe, work: Callable[[Phases], R], tasks: Tasks, *, quiet: bool = False
+) -> R:
+    """Do some phases of a run.
+
+    Args:
+        run: Open, with this recipe.
+        recipe: Resolved.
+        work: The phases to do.
+        tasks: What `check_inputs` returned.
+        quiet: No progress.
+
+    Returns:
+        What `work` returned.
+    """
+    phases = Phases(run, recipe, tasks, quiet)
     try:
         pin_model(run, recipe)
-        evaluate(phases, 0)
-        for iteration in range(1, recipe.iterations + 1):
-            collect(phases, iteration)
-            train(phases, iteration)
-            if recipe.evaluate.each_iteration or iteration == recipe.iterations:
-                evaluate(phases, iteration)
+        return work(phases)
     finally:
         phases.close()
-    return finish(run, recipe)
+
+
+def run_all(phases: Phases) -> None:
+    """Evaluate the base model, then collect, train and evaluate as often as the recipe says."""
+    recipe = phases.recipe
+    evaluate(phases, 0)
+    for iteration in range(1, recipe.iterations + 1):
+        collect(phases, iteration)
+        train(phases, iteration)
+        if recipe.evaluate.each_iteration or iteration == recipe.iterations:
+            evaluate(phases, iteration)
 
 
 def pin_model(run: Run, recipe: RiseRecipe) -> None:
@@ -143,9 +172,7 @@ def row_counts(run: Run, recipe: RiseRecipe) -> dict[str, Any]:
 
 def costs(run: Run, recipe: RiseRecipe) -> tuple[dict[str, Any], dict[str, Any]]:
     """Seconds and tokens per phase; work that was lost when a process was killed is not counted."""
-    seconds: dict[str, float] = defaultdict(float)
-    for line in run.journal("timing"):
-        seconds[line["key"].split("/")[0]] += line["seconds"]
+    seconds = seconds_by_phase(run)
     tokens: dict[str, Any] = {}
     for phase in sampled_phases(recipe):
         for field, name in (("usage", phase), ("teacher_usage", f"{phase}-teacher")):

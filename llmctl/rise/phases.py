@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from llmctl.errors import UserError
@@ -10,7 +11,6 @@ from llmctl.rise.chunks import ChunkedPhase, ChunkRunner, Work, read_episodes, r
 from llmctl.rise.collect import collect_episodes
 from llmctl.rise.dataset import read_training_rows, training_rows, write_rows
 from llmctl.rise.evaluate import evaluate_problems
-from llmctl.rise.fit import fit
 from llmctl.rise.policies import Policy, Samplers, base_policy, trained_policy
 from llmctl.rise.recipe import RiseRecipe
 from llmctl.rise.records import Episode, Evaluation
@@ -20,7 +20,16 @@ from llmctl.sampling import Sampler
 from llmctl.sampling.common import derive_seed
 from llmctl.tasks import Problem, Task
 from llmctl.tasks.base import BaseTask
-from llmctl.training import TrainResult
+from llmctl.training import TrainResult, TrainSettings
+from llmctl.training.fit import Training, fit
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """The tasks of a recipe; one and the same where the test problems are not in a file of their own."""
+
+    training: Task
+    test: Task
 
 
 class Phases:
@@ -29,18 +38,16 @@ class Phases:
     Args:
         run: Open.
         recipe: Resolved.
+        tasks: The tasks of the recipe.
         quiet: Whether to leave out progress bars.
-
-    Raises:
-        UserError: There is no such task or data.
     """
 
-    def __init__(self, run: Run, recipe: RiseRecipe, quiet: bool = False) -> None:
+    def __init__(self, run: Run, recipe: RiseRecipe, tasks: Tasks, quiet: bool = False) -> None:
         self.run, self.recipe, self.quiet = run, recipe, quiet
-        self.train_task, self.test_task = get_tasks(recipe)
+        self.train_task, self.test_task = tasks.training, tasks.test
         for task in (self.train_task, self.test_task):
             if isinstance(task, BaseTask):
-                task.warm_up()
+                task.warm_up()  # otherwise the first check would load packages while its time limit runs
         self._samplers = Samplers(run, recipe)
         self._chunks = ChunkRunner(run, quiet)
 
@@ -115,9 +122,7 @@ class Phases:
     def train(self, iteration: int, start: Policy) -> TrainResult:
         """Train on the rows of an iteration, starting from the policy that collected them."""
         rows = read_training_rows(self.run.path(f"data/iteration-{iteration}.jsonl"))
-        self.close()  # training needs the memory of the samplers
-        train = self.recipe.train
-        return fit(self.run, self.recipe, str(iteration), rows, train, start, quiet=self.quiet)
+        return self._fit(str(iteration), rows, self.recipe.train, start)
 
     def warm_start(self) -> TrainResult | None:
         """Plain fine-tuning on reference solutions, where the recipe asks for it.
@@ -138,15 +143,31 @@ class Phases:
             raise UserError(
                 f"warm_start needs reference solutions, but task {self.recipe.task.name} has none: drop it"
             )
-        self.close()
-        return fit(self.run, self.recipe, "warm", rows, warm.train, self.base, quiet=self.quiet)
+        return self._fit("warm", rows, warm.train, self.base)
+
+    def _fit(
+        self, name: str, rows: Sequence[Mapping[str, Any]], settings: TrainSettings, start: Policy
+    ) -> TrainResult:
+        """Fine-tune a policy into the folder `models/NAME`, where that has not been done yet."""
+        self.close()  # training needs the memory of the samplers
+        training = Training(
+            name=name,
+            model=start.model,
+            rows=rows,
+            settings=settings,
+            output=f"models/{name}",
+            init_adapter=start.adapter,
+            launch=self.recipe.launch,
+        )
+        label = "warm start" if name == "warm" else f"train {name}"
+        return fit(self.run, training, label=label, quiet=self.quiet)
 
     def _run_chunks(self, phase: ChunkedPhase, problems: Iterable[Problem], work: Work) -> None:
         if self._chunks.run(phase, problems, work) == 0:
             raise UserError(f"task {self.recipe.task.name} gave no problems: check its path and splits")
 
 
-def get_tasks(recipe: RiseRecipe) -> tuple[Task, Task]:
+def get_tasks(recipe: RiseRecipe) -> Tasks:
     """The training task and the test task of a recipe.
 
     Raises:
@@ -154,4 +175,4 @@ def get_tasks(recipe: RiseRecipe) -> tuple[Task, Task]:
     """
     training = recipe.task.open()
     test_path = recipe.task.test_path
-    return training, training if test_path is None else recipe.task.open(test_path)
+    return Tasks(training, training if test_path is None else recipe.task.open(test_path))

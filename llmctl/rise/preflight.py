@@ -7,13 +7,16 @@ from pathlib import Path
 from llmctl.errors import UserError
 from llmctl.models import resolve
 from llmctl.models.description import check_adapter
-from llmctl.rise.phases import get_tasks
+from llmctl.rise.phases import Tasks, get_tasks
 from llmctl.rise.recipe import RiseRecipe
 from llmctl.sampling.open import check_options, choose_engine
 
 
-def check_inputs(recipe: RiseRecipe) -> None:
+def check_inputs(recipe: RiseRecipe) -> Tasks:
     """Find mistakes that would otherwise stop a run after its folder was made.
+
+    Returns:
+        The tasks of the recipe.
 
     Raises:
         UserError: The model, an adapter, a file or a task is missing, a split has no problems or a broken
@@ -38,12 +41,16 @@ def check_inputs(recipe: RiseRecipe) -> None:
         raise UserError(
             f"launch is {recipe.launch}, but there is no such file: give an accelerate configuration"
         )
-    training, test = get_tasks(recipe)
-    for task, split in ((training, recipe.task.train_split), (test, recipe.task.test_split)):
+    tasks = get_tasks(recipe)
+    for task, split in (
+        (tasks.training, recipe.task.train_split),
+        (tasks.test, recipe.task.test_split),
+    ):
         if next(iter(task.problems(split, 1)), None) is None:
             raise UserError(f"task {recipe.task.name} gave no {split} problems: check its path and splits")
     if recipe.sampler.engine != "server":
         resolve(recipe.model)
+    return tasks
 
 
 def _adapters(recipe: RiseRecipe) -> dict[str, Path]:

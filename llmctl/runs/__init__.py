@@ -1,4 +1,4 @@
-"""Runs: a run's folder, its journals, recipes, statistics and report."""
+"""Runs: the folder of a run, its journals, recipe, statistics and report."""
 
 from llmctl.runs.journal import Journal, read_journal
 from llmctl.runs.progress import Progress, progress

@@ -1,7 +1,8 @@
-"""Files that are whole or absent: atomic writes, valid JSON, and disk errors in words.
+"""Files that are complete or absent: atomic writes, valid JSON, and readable disk errors.
 
 Every file of a run goes through here, so that a process killed at any instant, or a full disk, leaves
-the old version or the new one and nothing between.
+the old version or the new one and nothing between. Kept by hand: libraries for atomic writes do not flush the
+folder, and none reports what to do about a full disk.
 """
 
 from __future__ import annotations
@@ -33,11 +34,11 @@ _REASONS = {
 
 
 def disk_error(error: OSError, action: str) -> UserError:
-    """Say in one line what the disk refused and what to do.
+    """Make the error that says in one line what the disk refused and what to do.
 
     Args:
         error: What the operating system raised.
-        action: What was being done, e.g. "write runs/a/metrics.json".
+        action: What the program tried to do, e.g. "write runs/a/metrics.json".
 
     Returns:
         The error to raise, `from` the original.
@@ -61,14 +62,14 @@ def make_folder(folder: Path) -> None:
     """Make a folder and its parents.
 
     Raises:
-        UserError: It can not be made there.
+        UserError: The folder cannot be made there.
     """
     with disk_errors_as_user_errors(f"make the folder {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush a folder's list of names, so that a rename or a new file outlives a power cut."""
+    """Flush a folder's list of names, so that a rename or a new file survives a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -77,14 +78,14 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_all(descriptor: int, data: bytes) -> None:
-    """Write every byte; `os.write` alone may stop early when the disk fills up."""
+    """Write all bytes; `os.write` alone may stop early when the disk fills up."""
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Replace a file as a whole: temporary file beside it, flush to disk, rename.
+    """Replace a file atomically: write a temporary file beside it, flush it to disk, rename it.
 
     Raises:
         UserError: The disk refused; the old file, if there was one, is untouched.
@@ -100,7 +101,7 @@ def write_bytes(path: Path, data: bytes) -> None:
         os.replace(temporary, path)
         sync_folder(path.parent)
     except BaseException as error:
-        with contextlib.suppress(OSError):  # the first error is the one to tell
+        with contextlib.suppress(OSError):  # the first error is the one to report
             temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise disk_error(error, f"write {path}") from error
@@ -108,12 +109,12 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a text file (UTF-8; lone surrogates become question marks) as a whole; see `write_bytes`."""
+    """Replace a text file (UTF-8; lone surrogates become question marks) atomically; see `write_bytes`."""
     write_bytes(path, text.encode(errors="replace"))
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Replace a JSON file as a whole, indented and ending in a newline; see `to_json` and `write_bytes`."""
+    """Replace a JSON file atomically, indented and ending in a newline; see `to_json` and `write_bytes`."""
     write_text(path, to_json(value, indent=2) + "\n")
 
 
@@ -121,7 +122,7 @@ def read_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        UserError: It can not be read, or is not JSON (with the line).
+        UserError: The file cannot be read, or is not JSON (with the line).
     """
     with disk_errors_as_user_errors(f"read {path}"):
         data = path.read_bytes()
@@ -132,13 +133,14 @@ def read_json(path: Path) -> Any:
 
 
 def to_json(value: Any, indent: int | None = None) -> str:
-    """JSON text that every parser accepts.
+    """Make JSON text that every parser accepts.
 
-    NumPy numbers and arrays, paths, and objects with `to_dict()` are written as what they mean. Text
-    with lone surrogates, which models can emit and UTF-8 can not hold, is written with escapes.
+    NumPy numbers and arrays, paths, and objects with `to_dict()` are written as plain values.
+    Text with lone surrogates, which models can emit and UTF-8 cannot encode, is written with escapes.
 
     Raises:
-        ValueError: A NaN or infinity (JSON has none) with its place, or a value of another type.
+        ValueError: There is a NaN or an infinity, which JSON does not have (with its key), or a value of a
+            type that JSON cannot hold.
     """
     try:
         text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False, default=_plain)
@@ -149,9 +151,9 @@ def to_json(value: Any, indent: int | None = None) -> str:
         place = _find_not_finite(value, "")
         if place is None:
             raise
-        raise ValueError(f"{place} is not a finite number, which JSON can not hold; use None") from error
+        raise ValueError(f"{place} is not a finite number, which JSON cannot hold; use None") from error
     except TypeError as error:
-        raise ValueError(f"not a value that JSON can hold: {error}") from error
+        raise ValueError(f"this is not a value that JSON can hold: {error}") from error
 
 
 def _has_surrogates(text: str) -> bool:
@@ -163,8 +165,8 @@ def _has_surrogates(text: str) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """What `json` does not know, as what it knows."""
-    for method in ("to_dict", "tolist"):  # our own records; NumPy scalars and arrays
+    """Convert a value that `json` does not know into one that it knows."""
+    for method in ("to_dict", "tolist"):  # records of llmctl; NumPy scalars and arrays
         convert = getattr(value, method, None)
         if callable(convert):
             return convert()
@@ -174,7 +176,7 @@ def _plain(value: Any) -> Any:
 
 
 def _find_not_finite(value: Any, place: str) -> str | None:
-    """Dotted place of the first NaN or infinity."""
+    """The dotted key of the first NaN or infinity."""
     if isinstance(value, float):
         return None if math.isfinite(value) else f"{place or 'the value'} = {value}"
     if isinstance(value, dict):

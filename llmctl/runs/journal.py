@@ -1,8 +1,8 @@
-"""A journal: one finished unit of work a line, flushed to disk, so that a killed run loses nothing.
+"""A journal: one line per finished unit of work, flushed to disk, so that a killed run loses nothing.
 
 Invariant: after any crash the file is a sequence of whole lines, followed by at most one unfinished
-line, which does not count and is cut off before the next append. A unit of work is therefore either
-recorded whole or to be done again.
+line, which is ignored and is cut off before the next append. A unit of work is therefore either recorded
+completely or done again. Kept by hand: no library keeps this invariant for plain text that people can read.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ RESERVED = ("key", "chunk")
 
 
 class Journal:
-    """An append-only JSONL file with a unique key a line.
+    """An append-only JSONL file with a unique key per line.
 
-    Memory grows with the keys alone: records stay on disk and are streamed. Appending is safe from
-    several threads; that only one process appends is the run's lock's business.
+    Only the keys are kept in memory; records are streamed from disk. Several threads may append; the lock of
+    the run ensures that only one process does.
 
     Args:
-        path: The file; it is made at the first append.
+        path: The file; the first append creates it.
 
     Raises:
-        UserError: A line before the last is broken, or a key comes twice (with the line number).
+        UserError: A line before the last is broken, or a key is repeated (with the line number).
     """
 
     def __init__(self, path: Path) -> None:
@@ -48,7 +48,7 @@ class Journal:
             key = _parse(path, number, line)["key"]
             if key in self._keys:
                 raise UserError(
-                    f"{path}, line {number}: the key {key!r} comes a second time; remove one of the two lines"
+                    f"{path}, line {number}: the key {key!r} is repeated; remove one of the two lines"
                 )
             self._keys[key] = None
             self._end = end
@@ -69,15 +69,15 @@ class Journal:
         return read_journal(self.path, self._end)
 
     def append(self, key: str, record: Mapping[str, Any]) -> None:
-        """Record a finished unit of work; on return it is on the disk.
+        """Record a finished unit of work; when this returns, the record is on the disk.
 
         Args:
-            key: What was done; unique in this journal.
-            record: What came of it; anything that `files.to_json` can write, and no field "key" or "chunk".
+            key: The unit of work; unique in this journal.
+            record: Its result: anything that `files.to_json` can write, without a field "key" or "chunk".
 
         Raises:
-            UserError: The key is there already, or the disk refused (the journal is as before then).
-            ValueError: The record can not be written as JSON.
+            UserError: The key exists already, or the disk refused; the journal is unchanged then.
+            ValueError: The record cannot be written as JSON.
         """
         self._append_line(key, {"key": key, **_checked(record)})
 
@@ -85,7 +85,7 @@ class Journal:
         """Record several results under one key, all or none of them.
 
         Args:
-            key: The chunk that was done; unique in this journal.
+            key: The chunk; unique in this journal.
             records: As in `append`; they come back one by one from iteration, each with this key.
 
         Raises:
@@ -95,7 +95,7 @@ class Journal:
         self._append_line(key, {"key": key, "chunk": [_checked(record) for record in records]})
 
     def close(self) -> None:
-        """Close the file; appending again opens it again."""
+        """Close the file; another append opens it again."""
         with self._mutex:
             if self._descriptor is not None:
                 os.close(self._descriptor)
@@ -222,7 +222,7 @@ def _parse(path: Path, number: int, line: bytes) -> dict[str, Any]:
 
 def _broken(path: Path, number: int, reason: str) -> UserError:
     return UserError(
-        f"{path}, line {number} is broken ({reason}): remove that line, and its work is done again"
+        f"{path}, line {number} is broken ({reason}): remove that line, and the work is done again"
     )
 
 
@@ -230,5 +230,7 @@ def _checked(record: Mapping[str, Any]) -> Mapping[str, Any]:
     """Refuse field names that the journal uses itself."""
     for name in RESERVED:
         if name in record:
-            raise ValueError(f"a journal's record can not have a field {name!r}: the journal uses it itself")
+            raise ValueError(
+                f"a record of a journal cannot have a field {name!r}, which the journal itself uses"
+            )
     return record

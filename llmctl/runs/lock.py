@@ -1,4 +1,7 @@
-"""One process a run folder: a lock that the kernel lets go of when its holder dies, however it dies."""
+"""One process per folder: a lock that the kernel releases when its holder dies, however it dies.
+
+Kept by hand, because the lock also names its holder and is dropped by forked workers.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import errno
 import os
 import weakref
 from pathlib import Path
+from types import TracebackType
 
 from llmctl.errors import UserError
 from llmctl.runs.files import disk_error, write_all
@@ -17,25 +21,30 @@ _held: weakref.WeakSet[FolderLock] = weakref.WeakSet()
 
 
 class FolderLock:
-    """An exclusive `flock` on `<folder>/.lock`, which names the process that holds it.
+    """An exclusive `flock` on a file in a folder, which names the process that holds it.
 
     The file stays when the lock is released: removing it would let two processes lock two files of one
-    name. Workers that are forked off drop their copy of the lock, so that one left behind by a killed
-    run does not keep the folder locked.
+    name. Forked workers drop their copy of the lock, so that a worker that a killed run left behind does
+    not keep the folder locked.
+
+    Args:
+        folder: The folder; it must exist.
+        name: Name of the lock file.
+        option: What to choose another value of where the folder is in use, for the message.
 
     Raises:
-        UserError: Another process holds it (with its pid), or the disk refused.
+        UserError: Another process holds the lock (with its pid), or the disk refused.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / LOCK_NAME
+    def __init__(self, folder: Path, name: str = LOCK_NAME, option: str = "--run") -> None:
+        self.path = folder / name
         self._descriptor: int | None = None
         try:
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
             raise disk_error(error, f"write {self.path}") from error
         try:
-            _lock(descriptor, folder)
+            _lock(descriptor, folder, option)
             os.ftruncate(descriptor, 0)
             write_all(descriptor, f"{os.getpid()}\n".encode())
         except BaseException as error:
@@ -47,14 +56,22 @@ class FolderLock:
         _held.add(self)
 
     def release(self) -> None:
-        """Let go; calling it twice is harmless."""
+        """Release the lock; calling it twice is harmless."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
 
+    def __enter__(self) -> FolderLock:
+        return self
 
-def _lock(descriptor: int, folder: Path) -> None:
-    """Take the lock or say who has it."""
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+def _lock(descriptor: int, folder: Path, option: str) -> None:
+    """Take the lock, or name the process that holds it."""
     import fcntl  # not on Windows; nothing that only reads runs needs it
 
     try:
@@ -63,14 +80,14 @@ def _lock(descriptor: int, folder: Path) -> None:
         pid = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
         holder = f"process {pid}" if pid else "another process"
         raise UserError(
-            f"{folder} is in use by {holder}: wait until it ends, stop it, or choose another --run"
+            f"{folder} is in use by {holder}: wait until it ends, stop it, or choose another {option}"
         ) from error
     except OSError as error:
         if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
             raise
         raise UserError(
-            f"{folder} is on a file system without locks, which guard a run from a second process: "
-            "put the run on a local disk"
+            f"{folder} is on a file system without locks, which keep a second process out: "
+            "choose a folder on a local disk"
         ) from error
 
 

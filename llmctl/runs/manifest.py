@@ -1,4 +1,4 @@
-"""What a run stood on: package versions, machine, code, seed."""
+"""What the results of a run depend on besides its recipe: package versions, machine and code."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import llmctl
 
-PACKAGES: dict[str, tuple[str, ...]] = {  # import name -> distributions that bring it
+PACKAGES: dict[str, tuple[str, ...]] = {  # import name -> distributions that provide it
     "torch": ("torch",),
     "transformers": ("transformers",),
     "trl": ("trl",),
@@ -23,7 +23,7 @@ PACKAGES: dict[str, tuple[str, ...]] = {  # import name -> distributions that br
 
 
 def installed_version(name: str) -> str | None:
-    """Version of a package by its metadata, without importing it; None where it is not installed."""
+    """The version of a package from its metadata, without importing it; None if it is not installed."""
     for distribution in PACKAGES.get(name, (name,)):
         try:
             return importlib.metadata.version(distribution)
@@ -33,7 +33,7 @@ def installed_version(name: str) -> str | None:
 
 
 def describe_environment() -> dict[str, Any]:
-    """What results may depend on besides the recipe, as plain values."""
+    """Describe what results may depend on besides the recipe, as plain values."""
     versions = {name: version for name in PACKAGES if (version := installed_version(name)) is not None}
     return {
         "llmctl": llmctl.__version__,
@@ -47,14 +47,14 @@ def describe_environment() -> dict[str, Any]:
 
 
 def git_commit(folder: Path) -> str | None:
-    """The commit that a source checkout stands at, "+changes" behind it where files differ; else None."""
+    """The commit of a source checkout, followed by "+changes" if files differ; None without a checkout."""
     if not (folder.parent / ".git").exists():
-        return None  # installed: whatever repository lies around site-packages is not ours
+        return None  # installed: a repository around site-packages is not that of llmctl
     try:
         commit = _git(folder, "rev-parse", "HEAD")
         is_clean = not _git(folder, "status", "--porcelain", "--untracked-files=no")
     except (OSError, subprocess.SubprocessError):
-        return None  # no git here, or not a repository that it trusts
+        return None  # git is missing, or does not trust the repository
     return commit if is_clean else f"{commit}+changes"
 
 

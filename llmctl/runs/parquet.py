@@ -1,4 +1,4 @@
-"""Parquet files of a run: written whole or not at all, and opened with one line where that fails."""
+"""Parquet files of a run: written atomically, and opened with a one-line error if that fails."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from llmctl.runs.files import TEMPORARY_SUFFIX, disk_error
 
 @contextmanager
 def new_parquet(path: Path, schema: Any) -> Iterator[Any]:
-    """A `ParquetWriter`; at the end its file is flushed to disk and takes the place of an old one.
+    """Open a `ParquetWriter`; at the end, its file is flushed to disk and replaces an old one.
 
     Args:
         path: The file.
@@ -39,14 +39,14 @@ def new_parquet(path: Path, schema: Any) -> Iterator[Any]:
 
 
 def open_parquet(path: Path, remedy: str) -> Any:
-    """A `ParquetFile`.
+    """Open a `ParquetFile`.
 
     Args:
         path: The file.
-        remedy: What to do where it can not be read, such as "run the job again".
+        remedy: What to do if the file cannot be read, such as "run the job again".
 
     Raises:
-        UserError: It is not there, or can not be read.
+        UserError: The file does not exist, or cannot be read.
     """
     import pyarrow as pa
     from pyarrow import parquet

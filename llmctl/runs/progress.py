@@ -1,4 +1,4 @@
-"""Progress on stderr: a bar on a terminal, a plain line now and then elsewhere, nothing for machines."""
+"""Progress on stderr: a bar on a terminal, a plain line every few seconds elsewhere, nothing for programs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PLAIN_INTERVAL_S = 10.0
 
 
 class Progress:
-    """Counts finished units. What was done before the start (`done`) does not enter the rate."""
+    """Counts finished units. Units finished before the start (`done`) do not count towards the rate."""
 
     def __init__(self, total: int | None, label: str, unit: str, done: int = 0) -> None:
         self.total = total
@@ -26,40 +26,40 @@ class Progress:
         """Count finished units.
 
         Args:
-            count: How many more are done.
-            note: A few words on the state, e.g. "loss 1.21"; stays until the next one.
+            count: Number of units that have been finished since the last call.
+            note: A short note on the state, e.g. "loss 1.21"; it stays until the next note.
         """
         self.done += count
 
     @property
     def rate(self) -> float:
-        """Units a second since the start."""
+        """Units per second since the start."""
         elapsed = time.monotonic() - self._start
         return (self.done - self._before) / elapsed if elapsed > 0 else 0.0
 
     @property
     def left_s(self) -> float | None:
-        """Seconds left at this rate; None where nobody can tell."""
+        """Seconds left at this rate; None if it is unknown."""
         if self.total is None or self.rate == 0:
             return None
         return max(0, self.total - self.done) / self.rate
 
     def describe(self) -> str:
-        """One line, e.g. "collect: 30/200 episodes, 1.5 episodes/s, 1:53 left"."""
+        """Describe the progress in one line, e.g. "collect: 30/200 episodes, 1.5 episodes/s, 1:53 left"."""
         of = f"/{self.total}" if self.total is not None else ""
         parts = [f"{self.done}{of} {self.unit}"]
         if self.done > self._before:
             parts.append(format_rate(self.rate, self.unit))
         is_over = self.total is not None and self.done >= self.total
         if is_over:
-            parts.append(f"{format_seconds(time.monotonic() - self._start)} in all")
+            parts.append(f"{format_seconds(time.monotonic() - self._start)} in total")
         elif self.left_s is not None:
             parts.append(f"{format_seconds(self.left_s)} left")
         return f"{self.label}: {', '.join(parts)}"
 
 
 class _Plain(Progress):
-    """A line at the start of an interval at most, and one at the end."""
+    """At most one line per interval, and one at the end."""
 
     def __init__(self, total: int | None, label: str, unit: str, done: int, stream: TextIO) -> None:
         super().__init__(total, label, unit, done)
@@ -88,15 +88,15 @@ def progress(
     quiet: bool = False,
     stream: TextIO | None = None,
 ) -> Iterator[Progress]:
-    """Show progress while the block runs; call `advance` on what it gives.
+    """Show progress while the block runs; call `advance` on the object that it yields.
 
     Args:
-        total: Units in all; None where nobody knows.
-        label: What is going on, e.g. "collect".
-        unit: What is counted, plural, e.g. "episodes".
-        done: Units that an earlier start has finished.
-        quiet: Show nothing, e.g. under `--json`.
-        stream: stderr where None, so that stdout stays clean.
+        total: Total number of units; None if it is unknown.
+        label: Name of the activity, e.g. "collect".
+        unit: Name of the units in the plural, e.g. "episodes".
+        done: Number of units that an earlier start has finished.
+        quiet: Show nothing, e.g. with `--json`.
+        stream: Where to write; None is stderr, so that stdout holds results only.
     """
     stream = sys.stderr if stream is None else stream
     if quiet:
@@ -113,14 +113,14 @@ def progress(
 
 
 def format_rate(rate: float, unit: str) -> str:
-    """A rate in words: "3.4 episodes/s", or by the minute where it is slow."""
+    """Format a rate: "3.4 episodes/s", or per minute if it is slow."""
     if rate >= 0.1 or rate == 0:
         return f"{rate:.3g} {unit}/s"
     return f"{rate * 60:.3g} {unit}/min"
 
 
 def format_seconds(seconds: float) -> str:
-    """A length of time: "4.2 s", "1:53" or "2:05:09"."""
+    """Format a duration: "4.2 s", "1:53" or "2:05:09"."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     whole = round(seconds)
@@ -131,7 +131,7 @@ def format_seconds(seconds: float) -> str:
 
 @contextlib.contextmanager
 def _bar(total: int | None, label: str, unit: str, done: int, stream: TextIO) -> Iterator[Progress]:
-    """A Rich bar whose words are those of `Progress.describe`."""
+    """A Rich bar with the text of `Progress.describe`."""
     from rich import progress as rich_progress
     from rich.console import Console
     from rich.text import Text

@@ -1,7 +1,7 @@
-"""Recipes: typed YAML files that say everything a run's results depend on.
+"""Recipes: typed YAML files with everything that the results of a run depend on.
 
-A recipe class derives from `Recipe`; `load_recipe` finds the file by path or by name, lays `--set`
-overrides over it and answers every mistake in one line.
+A recipe class derives from `Recipe`; `load_recipe` finds the file by path or by name, applies the overrides
+of `--set`, and reports every mistake in one line.
 """
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from llmctl.errors import UserError
 from llmctl.runs.files import disk_errors_as_user_errors
-from llmctl.runs.yaml_text import dump_yaml, parse_yaml
+from llmctl.runs.yaml_text import BrokenYamlError, dump_yaml, parse_yaml
 
 R = TypeVar("R", bound="Recipe")
 
@@ -27,31 +26,33 @@ NO_RECIPES = "accelerate"  # a folder of configurations for `accelerate launch`,
 
 
 class Recipe(BaseModel):
-    """Base of all recipes, and of the sections inside them: frozen, unknown keys refused."""
+    """Base class of all recipes and of their sections: frozen, and unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     kind: ClassVar[str | None] = None
-    """What a file's own `kind:` must say, e.g. "rise"; None for sections."""
+    """The value of `kind:` in a recipe file, e.g. "rise"; None for sections."""
 
     free_keys: ClassVar[tuple[str, ...]] = ()
-    """Dotted keys (or sections) that do not change results, so that a started run may go on with others."""
+    """Dotted keys (or sections) that do not affect results, so that they may change when a run continues."""
 
 
 def load_recipe(cls: type[R], name_or_path: str | Path, overrides: Sequence[str] = ()) -> R:
     """Read a recipe.
 
     Args:
-        cls: Its class.
+        cls: The class of the recipe.
         name_or_path: A YAML file, or a name like "rise/default", which is looked up in `./recipes`, then
             beside the package in a source checkout, then in the package itself.
-        overrides: Lines "a.b=value" laid over the file, the value read as YAML; an empty value is null.
+        overrides: Assignments "a.b=value" that replace values of the file. Values are read as YAML; an empty
+            value is null.
 
     Returns:
         The checked recipe, defaults filled in.
 
     Raises:
-        UserError: No such file, broken YAML, another kind, an unknown key or a wrong value.
+        UserError: The file does not exist, is broken YAML or of another kind, or has an unknown key or a
+            wrong value.
     """
     path = find_recipe(name_or_path)
     content = read_recipe_file(path)
@@ -61,21 +62,21 @@ def load_recipe(cls: type[R], name_or_path: str | Path, overrides: Sequence[str]
             f"{path} is a recipe of kind {kind!r}, but this command needs one of kind {cls.kind!r}"
         )
     if kind is not None and cls.kind is None:
-        content["kind"] = kind  # a class that knows no kinds: refused below as an unknown key
+        content["kind"] = kind  # the class has no kind: refused below as an unknown key
     return build_recipe(cls, content, str(path), overrides)
 
 
 def build_recipe(cls: type[R], content: Mapping[str, Any], source: str, overrides: Sequence[str] = ()) -> R:
-    """Lay overrides over a mapping and check it, e.g. where a command has options in place of a file.
+    """Apply overrides to a mapping and check it, e.g. for a command with options instead of a file.
 
     Args:
         cls: The recipe's class.
-        content: Nested keys and values; left as they are.
-        source: Where they come from, for messages.
+        content: Nested keys and values; not changed.
+        source: Where they come from, for error messages.
         overrides: As in `load_recipe`.
 
     Raises:
-        UserError: An unknown key or a wrong value.
+        UserError: A key is unknown or a value is wrong.
     """
     changed_content = copy.deepcopy(dict(content))
     changed = [_override(changed_content, override) for override in overrides]
@@ -88,11 +89,11 @@ def parse_recipe(cls: type[R], content: Mapping[str, Any], source: str, override
     Args:
         cls: The recipe's class.
         content: Nested keys and values.
-        source: Where it comes from, for messages.
-        overrides: Dotted keys that came from `--set`, for messages.
+        source: Where it comes from, for error messages.
+        overrides: Dotted keys that came from `--set`, for error messages.
 
     Raises:
-        UserError: The first mistake, and how many more there are.
+        UserError: There is a mistake; the message has the first one and the number of others.
     """
     try:
         return cls.model_validate(content)
@@ -107,24 +108,24 @@ def parse_recipe(cls: type[R], content: Mapping[str, Any], source: str, override
 
 
 def dump_recipe(recipe: BaseModel) -> str:
-    """The resolved recipe as YAML, keys in the order of the class, its kind first."""
+    """Write the resolved recipe as YAML: its kind first, then the keys in the order of the class."""
     return dump_yaml(recipe_content(recipe))
 
 
 def recipe_content(recipe: BaseModel) -> dict[str, Any]:
-    """The resolved recipe as plain values, its kind first."""
+    """The resolved recipe as plain values, with its kind first."""
     kind = getattr(type(recipe), "kind", None)
     head = {"kind": kind} if isinstance(kind, str) else {}
     return {**head, **recipe.model_dump(mode="json")}
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], free: Sequence[str] = ()) -> list[str]:
-    """The dotted keys in which two recipes differ, each as "key old -> new".
+    """List the dotted keys in which two recipes differ, each as "key old -> new".
 
     Args:
-        old: Plain values, nested.
-        new: Plain values, nested.
-        free: Dotted keys to leave out, with everything below them.
+        old: Nested plain values.
+        new: Nested plain values.
+        free: Dotted keys to ignore, with everything below them.
     """
     before, after = _flatten(old), _flatten(new)
     lines = []
@@ -137,7 +138,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], free: Sequence[s
 
 
 def recipe_folders() -> list[Path]:
-    """Where recipes are looked up by name, in this order."""
+    """The folders in which recipes are looked up by name, in this order."""
     package = Path(__file__).resolve().parent.parent
     folders = [Path("recipes"), package.parent / "recipes", package / "_recipes"]
     unique = {folder.resolve(): folder for folder in reversed(folders)}
@@ -145,7 +146,7 @@ def recipe_folders() -> list[Path]:
 
 
 def list_recipes() -> list[str]:
-    """Names of all recipes there are, sorted."""
+    """The names of all available recipes, sorted."""
     return sorted(
         {
             path.relative_to(folder).with_suffix("").as_posix()
@@ -157,10 +158,10 @@ def list_recipes() -> list[str]:
 
 
 def find_recipe(name_or_path: str | Path) -> Path:
-    """The file of a recipe.
+    """Find the file of a recipe.
 
     Raises:
-        UserError: There is none; the message lists those that there are.
+        UserError: There is no such recipe; the message lists the available ones.
     """
     given = Path(name_or_path)
     if given.is_file():
@@ -174,12 +175,12 @@ def find_recipe(name_or_path: str | Path) -> Path:
     names = list_recipes()
     near = difflib.get_close_matches(str(given), names, n=1)
     hint = f"did you mean {near[0]}? " if near else ""
-    known = f"there are {', '.join(names)}" if names else "there are no recipes here; give a YAML file"
+    known = f"known are {', '.join(names)}" if names else "there are no recipes here; give a YAML file"
     raise UserError(f"no recipe {str(given)!r}: {hint}{known}")
 
 
 def recipe_name(name_or_path: str | Path) -> str:
-    """A name for a recipe's run folder: "rise/default" stays, "my/own.yaml" becomes "own"."""
+    """The name of a recipe's run folder: "rise/default" stays, "my/own.yaml" becomes "own"."""
     given = Path(name_or_path)
     is_file = given.suffix in SUFFIXES or given.is_absolute()
     return given.stem if is_file else given.as_posix()
@@ -189,7 +190,7 @@ def read_recipe_file(path: Path) -> dict[str, Any]:
     """Read a YAML file that holds a mapping.
 
     Raises:
-        UserError: It can not be read, or is not such a file (with the line).
+        UserError: The file cannot be read, or does not hold a mapping (with the line).
     """
     with disk_errors_as_user_errors(f"read {path}"):
         data = path.read_bytes()
@@ -197,12 +198,9 @@ def read_recipe_file(path: Path) -> dict[str, Any]:
         content = parse_yaml(data.decode())
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text: save it as UTF-8") from error
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        line = f", line {mark.line + 1}" if mark else ""
+    except BrokenYamlError as error:
+        line = f", line {error.line}" if error.line is not None else ""
         raise UserError(f"{path}{line}: broken YAML: {error.problem}") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: broken YAML: {' '.join(str(error).split())}") from error
     if content is None:
         return {}
     if not isinstance(content, dict):
@@ -236,7 +234,7 @@ def _flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _override(content: dict[str, Any], override: str) -> str:
-    """Lay "a.b=value" over nested keys in place; gives the dotted key."""
+    """Apply "a.b=value" to nested keys in place; returns the dotted key."""
     key, equals, text = override.partition("=")
     key = key.strip()
     parts = key.split(".")
@@ -244,7 +242,7 @@ def _override(content: dict[str, Any], override: str) -> str:
         raise UserError(f"--set {override!r} is not of the form key=value, e.g. --set sampling.n=8")
     try:
         value = parse_yaml(text)
-    except yaml.YAMLError as error:
+    except BrokenYamlError as error:
         raise UserError(f"--set {override!r}: the value is broken YAML; put it in quotes") from error
     section = content
     for depth, part in enumerate(parts[:-1], start=1):
@@ -265,7 +263,7 @@ def _dotted(location: Iterable[int | str]) -> str:
 
 
 def _explain(cls: type[BaseModel], mistake: Mapping[str, Any]) -> str:
-    """One mistake that Pydantic found, in our words: what was received, what is needed."""
+    """Explain a mistake that Pydantic found: what was received, and what is needed."""
     key, kind, message = _dotted(mistake["loc"]), mistake["type"], mistake["msg"]
     if kind == "extra_forbidden":
         return f"unknown key {key!r}{_nearest(cls, key)}"
@@ -283,7 +281,7 @@ def _explain(cls: type[BaseModel], mistake: Mapping[str, Any]) -> str:
 
 
 def _nearest(cls: type[BaseModel], key: str) -> str:
-    """Hint at the known key that looks most like `key`, in the same section first."""
+    """Suggest the known key that is most similar to `key`, in the same section first."""
     known = list(_known_keys(cls))
     section, _, name = key.rpartition(".")
     siblings = [other for other in known if other.rpartition(".")[0] == section]
@@ -295,7 +293,7 @@ def _nearest(cls: type[BaseModel], key: str) -> str:
 
 
 def _known_keys(cls: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Dotted keys of a recipe class, those of nested sections included."""
+    """The dotted keys of a recipe class, including those of nested sections."""
     for name, field in cls.model_fields.items():
         yield f"{prefix}{field.alias or name}"
         for section in _sections(field.annotation):
@@ -303,7 +301,7 @@ def _known_keys(cls: type[BaseModel], prefix: str = "") -> Iterator[str]:
 
 
 def _sections(annotation: Any) -> Iterator[type[BaseModel]]:
-    """Recipe classes inside an annotation such as `Section | None`."""
+    """The recipe classes in an annotation such as `Section | None`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for inner in typing.get_args(annotation):

@@ -1,7 +1,7 @@
 """Reports: the same sections as `report.md` and as one `report.html` that needs no other file.
 
-The page asks nothing of the network (its content policy forbids it), carries its figures inside, is
-readable on a phone, and follows the reader's choice of light or dark.
+The page makes no network requests (its content policy forbids them), embeds its plots, is readable on a
+phone, and follows the light or dark mode of the reader.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MEDIA_TYPES = {".png": "image/png", ".svg": "image/svg+xml"}
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture that `save_figure` wrote, with what it shows."""
+    """A plot that `save_figure` wrote, and its caption."""
 
     path: Path  # PNG or SVG inside the run folder
     caption: str = ""
@@ -34,7 +34,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Verbatim:
-    """Text that is shown letter by letter, such as a prompt or a model's reply."""
+    """Text that is shown unformatted, such as a prompt or the reply of a model."""
 
     text: str
     caption: str = ""
@@ -45,25 +45,25 @@ Part = str | Table | Figure | Verbatim  # str is Markdown
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and what comes below it. Markdown parts may not hold HTML or images: they show as text."""
+    """A heading and its parts. HTML and images in Markdown parts are shown as text."""
 
     title: str
     parts: Sequence[Part] = field(default_factory=tuple)
 
 
 def write_report(run: Run, title: str, sections: Sequence[Section]) -> Path:
-    """Write `report.md` and `report.html` of a run; what the run stood on comes last.
+    """Write `report.md` and `report.html` of a run; the environment of the run comes last.
 
     Args:
-        run: Whose report it is.
+        run: The run, open.
         title: The heading of the page.
-        sections: In order.
+        sections: The sections, in order.
 
     Returns:
         The HTML file.
 
     Raises:
-        UserError: A figure can not be read, or the disk refused.
+        UserError: A plot cannot be read, or the disk refused.
     """
     whole = [*sections, _provenance(run)]
     run.write_text("report.md", render_markdown(title, whole, run.folder))
@@ -71,7 +71,7 @@ def write_report(run: Run, title: str, sections: Sequence[Section]) -> Path:
 
 
 def render_markdown(title: str, sections: Sequence[Section], folder: Path) -> str:
-    """The report as Markdown; figures are linked relative to `folder`."""
+    """Render the report as Markdown; plots are linked relative to `folder`."""
     blocks = [f"# {escape_markdown(title)}"]
     for section in sections:
         blocks.append(f"## {escape_markdown(section.title)}")
@@ -80,7 +80,7 @@ def render_markdown(title: str, sections: Sequence[Section], folder: Path) -> st
 
 
 def render_html(title: str, sections: Sequence[Section]) -> str:
-    """The report as one HTML page; text is escaped, Markdown parts are rendered without raw HTML."""
+    """Render the report as one HTML page; text is escaped, and Markdown parts may not contain HTML."""
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
@@ -97,11 +97,11 @@ def render_html(title: str, sections: Sequence[Section]) -> str:
 
 
 def new_figure(width: float = 6.4, height: float = 4.0) -> MatplotlibFigure:
-    """An empty Matplotlib figure without a window system behind it.
+    """Make an empty Matplotlib figure that needs no window system.
 
     Args:
-        width: Inches.
-        height: Inches.
+        width: Width in inches.
+        height: Height in inches.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as MatplotlibFigure
@@ -112,13 +112,13 @@ def new_figure(width: float = 6.4, height: float = 4.0) -> MatplotlibFigure:
 
 
 def save_figure(figure: MatplotlibFigure, run: Run, name: str, caption: str = "") -> Figure:
-    """Write a figure to `figures/<name>.png`, the same bytes for the same picture.
+    """Write a figure to `figures/<name>.png`; the same plot gives the same bytes.
 
     Args:
-        figure: As from `new_figure`.
-        run: Whose figure it is.
-        name: Of the file, without its ending.
-        caption: What it shows, for the report and for readers who can not see it.
+        figure: A figure, e.g. from `new_figure`.
+        run: The run, open.
+        name: Name of the file, without its suffix.
+        caption: What the plot shows, for the report and for readers who cannot see it.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
@@ -129,7 +129,7 @@ def save_figure(figure: MatplotlibFigure, run: Run, name: str, caption: str = ""
 
 
 def _provenance(run: Run) -> Section:
-    """What the run stood on, from its manifest."""
+    """The environment of the run, from its manifest."""
     manifest = run.manifest
     facts: dict[str, Any] = {
         "command": ", ".join(manifest["commands"]),
@@ -139,7 +139,7 @@ def _provenance(run: Run) -> Section:
         "git commit": manifest["git_commit"],
         "packages": _as_text(manifest["packages"]),
         "python": f"{manifest['python']} on {manifest['platform']}, {manifest['cpu_count']} CPUs",
-        "changed on the way": ", ".join(manifest["changes"]) or None,
+        "changed during the run": ", ".join(manifest["changes"]) or None,
     }
     rows = [[key, value] for key, value in facts.items() if value is not None]
     return Section(
@@ -198,7 +198,7 @@ def _data_uri(path: Path) -> str:
 
 
 def _render_text(text: str) -> str:
-    """Markdown to HTML: raw HTML shows as text, and images, which could ask the network, do not load."""
+    """Render Markdown as HTML: raw HTML is shown as text, and images, which need the network, do not load."""
     from markdown_it import MarkdownIt
 
     rendered: str = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image").render(text)

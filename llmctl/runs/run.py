@@ -1,8 +1,8 @@
 """A run is a folder: recipe, manifest, journals, metrics, report, figures.
 
 Killed at any instant and started again with the same command, a run does only what its journals lack
-and ends with the same files as an unbroken one. `manifest.json` lists what llmctl made in the folder;
-nothing else in it is ever touched.
+and ends with the same files as an uninterrupted run. `manifest.json` lists what llmctl made in the folder;
+nothing else in the folder is ever changed.
 """
 
 from __future__ import annotations
@@ -53,21 +53,21 @@ class Run:
 
     @classmethod
     def open(cls, folder: str | Path, recipe: BaseModel, command: str, fresh: bool = False) -> Run:
-        """Start a run, or go on with one.
+        """Start a run, or continue one.
 
         Args:
-            folder: Made where it is missing.
-            recipe: Everything the results depend on. Its class may name `free_keys`, which may change
+            folder: The folder of the run; it is made if it is missing.
+            recipe: Everything that the results depend on. Its class may name `free_keys`, which may change
                 between starts.
-            command: What makes the run, e.g. "rise run"; for the manifest.
-            fresh: Remove what llmctl made in the folder and start over; other files stay.
+            command: The command that makes the run, e.g. "rise run"; for the manifest.
+            fresh: Delete what llmctl made in the folder and start over; other files stay.
 
         Returns:
             The run; close it, or use it as a context manager.
 
         Raises:
-            UserError: The folder is in use, holds something that is no run, or holds a run of another
-                recipe (the differing keys are named); or the disk refused.
+            UserError: The folder is in use, holds something that is not a run, or holds a run of another
+                recipe (the message names the keys that differ); or the disk refused.
         """
         folder = Path(folder)
         _refuse_foreign(folder)
@@ -84,29 +84,29 @@ class Run:
 
     @property
     def manifest(self) -> Mapping[str, Any]:
-        """What `manifest.json` holds."""
+        """The content of `manifest.json`."""
         return self._manifest
 
     def journal(self, name: str) -> Journal:
         """The journal `journal/<name>.jsonl`, opened once and closed with the run.
 
         Raises:
-            UserError: A line of it is broken.
+            UserError: A line of the journal is broken.
         """
         if name not in self._journals:
             self._journals[name] = Journal(self.path(f"journal/{name}.jsonl"))
         return self._journals[name]
 
     def path(self, name: str) -> Path:
-        """A place in the folder for a file or a folder that the caller makes.
+        """The path for a file or a folder that the caller makes in the run.
 
-        It is listed in the manifest before it is made, so that `fresh` can remove it, and all below it.
+        The name is listed in the manifest before it is made, so that `fresh` can delete it and all below it.
 
         Args:
-            name: Relative, with forward slashes, e.g. "adapter" or "figures/curve.png".
+            name: Relative path with forward slashes, e.g. "adapter" or "figures/curve.png".
 
         Raises:
-            UserError: Something that llmctl did not make has that name.
+            UserError: The name belongs to something that llmctl did not make.
         """
         self.claim(name)
         path = self.folder / PurePosixPath(name)
@@ -114,10 +114,10 @@ class Run:
         return path
 
     def claim(self, *names: str) -> None:
-        """List names in the manifest, all in one write, for callers of `path` that make several files.
+        """List several names in the manifest in one write, for callers that make several files.
 
         Raises:
-            UserError: Something that llmctl did not make has one of these names.
+            UserError: One of the names belongs to something that llmctl did not make.
         """
         new = [relative for relative in map(_inside, names) if not self._has_made(relative)]
         for relative in new:
@@ -131,36 +131,36 @@ class Run:
             self._write_manifest()
 
     def write_text(self, name: str, text: str) -> Path:
-        """Write a text file of the run, whole or not at all; see `path`."""
+        """Write a text file of the run atomically; see `path`."""
         path = self.path(name)
         write_text(path, text)
         return path
 
     def write_bytes(self, name: str, data: bytes) -> Path:
-        """Write a file of the run, whole or not at all; see `path`."""
+        """Write a file of the run atomically; see `path`."""
         path = self.path(name)
         write_bytes(path, data)
         return path
 
     def write_json(self, name: str, value: Any) -> Path:
-        """Write a JSON file of the run, whole or not at all; see `path` and `files.to_json`."""
+        """Write a JSON file of the run atomically; see `path` and `files.to_json`."""
         path = self.path(name)
         write_json(path, value)
         return path
 
     def write_metrics(self, metrics: Mapping[str, Any]) -> Path:
-        """Write `metrics.json`; estimates may be given as they are."""
+        """Write `metrics.json`; the values may be `Estimate` objects."""
         return self.write_json(METRICS, metrics)
 
     def note(self, **entries: Any) -> None:
-        """Put entries into the manifest under "notes", over what was there."""
+        """Add entries to the manifest under "notes"; they replace entries of the same name."""
         self._note({**self._manifest["notes"], **_plain(entries)})
 
     def pin(self, **entries: Any) -> None:
-        """Note entries that must stay what they are for as long as the run lives, e.g. a model's fingerprint.
+        """Note entries that must not change while the run exists, e.g. the fingerprint of a model.
 
         Raises:
-            UserError: An entry differs from what an earlier start pinned; results would be mixed.
+            UserError: An entry differs from that of an earlier start; results would be mixed.
         """
         new, old = _plain(entries), self._manifest["notes"]
         changed = differences(
@@ -168,13 +168,13 @@ class Run:
         )
         if changed:
             raise UserError(
-                f"{self.folder} was started with something else: {', '.join(changed)}; "
-                "choose another --run, or --fresh to start over"
+                f"{self.folder} was started with other inputs: {', '.join(changed)}; "
+                "choose another --run, or start over with --fresh"
             )
         self._note({**old, **new})
 
     def close(self) -> None:
-        """Close the journals and let go of the folder; calling it twice is harmless."""
+        """Close the journals and release the folder; calling it twice is harmless."""
         for journal in self._journals.values():
             journal.close()
         self._lock.release()
@@ -188,7 +188,7 @@ class Run:
         self.close()
 
     def _start(self, recipe: BaseModel, command: str, fresh: bool) -> None:
-        """Bring recipe and manifest up to date, or refuse."""
+        """Write the recipe and the manifest, or refuse."""
         if fresh or self._manifest.get("is_emptying"):
             self._empty()
         _remove_temporaries(self.folder)
@@ -198,7 +198,7 @@ class Run:
             if changed := differences(started_with, recipe_content(recipe), free):
                 raise UserError(
                     f"{self.folder} was made with another recipe: {', '.join(changed)}; "
-                    "choose another --run, or --fresh to start over"
+                    "choose another --run, or start over with --fresh"
                 )
         self._update_manifest(recipe, command)
         text = dump_recipe(recipe)
@@ -207,19 +207,19 @@ class Run:
             write_text(path, text)
 
     def _recipe_on_disk(self) -> dict[str, Any] | None:
-        """The recipe that the run was started with, None where there is no run yet."""
+        """The recipe that the run was started with; None if there is no run yet."""
         path = self.folder / RECIPE
         if self._has_made(PurePosixPath(RECIPE)) and path.is_file():
             return read_recipe_file(path)
         work = [name for name in self._manifest.get("made", ()) if name != RECIPE]
         if any((self.folder / name).exists() for name in work):
             raise UserError(
-                f"{path} is missing, but the run has begun: put it back, or --fresh to start over"
+                f"{path} is missing, but the run has begun: put it back, or start over with --fresh"
             )
         return None
 
     def _update_manifest(self, recipe: BaseModel, command: str) -> None:
-        """Fill in a new manifest; in an old one, record what has changed around the run since."""
+        """Fill in a new manifest; in an old one, record the changes of the environment."""
         before = dict(self._manifest)
         environment = describe_environment()
         if "commands" not in self._manifest:
@@ -234,7 +234,7 @@ class Run:
             }
         old = {key: self._manifest.get(key) for key in environment}
         if changed := differences(old, environment):
-            logger.warning("%s goes on in another environment: %s", self.folder, ", ".join(changed))
+            logger.warning("%s continues in another environment: %s", self.folder, ", ".join(changed))
             self._manifest["changes"] = [*self._manifest["changes"], *changed]
             self._manifest.update(environment)
         if command not in self._manifest["commands"]:
@@ -243,7 +243,7 @@ class Run:
             self._write_manifest()
 
     def _empty(self) -> None:
-        """Remove what llmctl made; if killed in the middle, the next start goes on with it."""
+        """Delete what llmctl made; if this is killed, the next start completes it."""
         made = self._manifest.get("made", [])
         if self._manifest:
             self._manifest["is_emptying"] = True
@@ -252,9 +252,9 @@ class Run:
             with disk_errors_as_user_errors(f"remove {self.folder / name}"):
                 _remove(self.folder / name)
         for parent in {PurePosixPath(name).parent for name in made} - {PurePosixPath(".")}:
-            with contextlib.suppress(OSError):  # not empty: something foreign is in it
+            with contextlib.suppress(OSError):  # not empty: the user put something into it
                 (self.folder / parent).rmdir()
-        self._manifest = {}  # on the disk the old one stands until the new one replaces it
+        self._manifest = {}  # on the disk, the old one stays until the new one replaces it
 
     def _has_made(self, relative: PurePosixPath) -> bool:
         made = self._manifest.get("made", [])
@@ -270,7 +270,7 @@ class Run:
 
 
 def _inside(name: str) -> PurePosixPath:
-    """A name as a path below the folder; a caller that gives another one has a defect."""
+    """A name as a path below the folder; a caller that passes any other name has a defect."""
     relative = PurePosixPath(name)
     if (
         relative.is_absolute()
@@ -283,7 +283,7 @@ def _inside(name: str) -> PurePosixPath:
 
 
 def _refuse_foreign(folder: Path) -> None:
-    """Refuse to settle in a folder that holds something else, before a lock is left in it."""
+    """Refuse a folder that holds something else, before a lock file is made in it."""
     with disk_errors_as_user_errors(f"use {folder} as a run folder"):
         if not folder.exists():
             return
@@ -292,12 +292,12 @@ def _refuse_foreign(folder: Path) -> None:
     if MANIFEST in names or names <= left_by_a_crash:
         return
     raise UserError(
-        f"{folder} is not empty and is no run of llmctl: choose an empty or a new folder for --run"
+        f"{folder} is not empty and is not a run of llmctl: choose an empty or a new folder for --run"
     )
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest, empty where there is none."""
+    """Read the manifest; empty if there is none."""
     path = folder / MANIFEST
     if not path.exists():
         return {}
@@ -312,14 +312,14 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def _remove_temporaries(folder: Path) -> None:
-    """Remove what a killed write left behind."""
+    """Delete the temporary files of writes that were killed."""
     with disk_errors_as_user_errors(f"clean up {folder}"):
         for path in [*folder.glob(f".*{TEMPORARY_SUFFIX}"), *folder.glob(f"*/.*{TEMPORARY_SUFFIX}")]:
             path.unlink()
 
 
 def _remove(path: Path) -> None:
-    """Remove a file or a folder; of a link, the link alone."""
+    """Delete a file or a folder; of a symbolic link, only the link."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -327,6 +327,6 @@ def _remove(path: Path) -> None:
 
 
 def _plain(entries: Mapping[str, Any]) -> dict[str, Any]:
-    """As JSON gives them back, so that new entries compare with old ones."""
+    """The entries as JSON returns them, so that new entries compare with old ones."""
     plain: dict[str, Any] = json.loads(to_json(entries))
     return plain

@@ -1,4 +1,4 @@
-"""A table that is written once and shown as Markdown, HTML or on a terminal."""
+"""A table that is shown as Markdown, as HTML or on a terminal."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 class Table:
     """Rows of cells under named columns.
 
-    Cells are text, numbers, booleans, None (shown as a dash) or `Estimate`. Text is shown as it is: no
-    Markdown or HTML in it takes effect.
+    Cells are text, numbers, booleans, None (shown as a dash) or `Estimate`. Markdown and HTML in text are
+    escaped.
 
     Raises:
-        ValueError: A row has another number of cells than there are columns.
+        ValueError: The number of cells in a row is not the number of columns.
     """
 
     columns: Sequence[str]
@@ -30,7 +30,7 @@ class Table:
     caption: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse ragged rows."""
+        """Refuse rows of different lengths."""
         for number, row in enumerate(self.rows):
             if len(row) != len(self.columns):
                 raise ValueError(
@@ -38,7 +38,7 @@ class Table:
                 )
 
     def to_markdown(self) -> str:
-        """A table as GitHub renders it, its caption in italics below."""
+        """The table as GitHub renders it, with the caption in italics below."""
         marks = ["---:" if is_number else "---" for is_number in self._numeric()]
         lines = [[escape_markdown(column) for column in self.columns], marks]
         lines += [[escape_markdown(format_cell(cell)) for cell in row] for row in self.rows]
@@ -46,7 +46,7 @@ class Table:
         return f"{text}\n\n*{escape_markdown(self.caption)}*" if self.caption else text
 
     def to_html(self) -> str:
-        """A `<table>` in a box that scrolls sideways, all text escaped."""
+        """A `<table>` in a box that scrolls horizontally, with all text escaped."""
         kinds = [' class="number"' if is_number else "" for is_number in self._numeric()]
         head = "".join(
             f'<th scope="col"{kind}>{html.escape(column)}</th>'
@@ -66,7 +66,7 @@ class Table:
         return f'<div class="table">{table}</div>'
 
     def to_rich(self) -> RichTable:
-        """For `rich.console.Console.print`."""
+        """The table for `rich.console.Console.print`."""
         from rich import box
         from rich.table import Table as RichTable
         from rich.text import Text
@@ -79,7 +79,7 @@ class Table:
         return table
 
     def _numeric(self) -> list[bool]:
-        """For each column, whether all its cells that are there are numbers."""
+        """For each column, whether all its cells that are not None are numbers."""
         columns = [
             [row[place] for row in self.rows if row[place] is not None] for place in range(len(self.columns))
         ]
@@ -87,7 +87,7 @@ class Table:
 
 
 def format_cell(cell: Any) -> str:
-    """A cell as text: 4 significant digits for a float, an estimate with its interval, a dash for None."""
+    """Format a cell: 4 significant digits for a float, an estimate with its interval, a dash for None."""
     if cell is None:
         return "–"
     if isinstance(cell, bool):
@@ -100,7 +100,7 @@ def format_cell(cell: Any) -> str:
 
 
 def escape_markdown(text: str) -> str:
-    """Text on one line that no Markdown renderer takes for anything but text."""
+    """Escape text so that every Markdown renderer shows it as plain text on one line."""
     one_line = " ".join(text.split())
     return re.sub(r"([\\`*<>\[\]|~&#])|((?<![0-9A-Za-z])_|_(?![0-9A-Za-z]))", r"\\\1\2", one_line)
 

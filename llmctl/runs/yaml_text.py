@@ -1,107 +1,130 @@
-"""YAML as people write it: 1e-5 is a number, `no` is a word, a key given twice is a mistake.
+"""YAML 1.2 as people write it: 1e-5 is a number, `no` is a word, and a key that comes twice is refused.
 
-PyYAML follows YAML 1.1, where `1e-5` is text, `no` is false, `1:30` is 90 and the last of two equal
-keys wins. Recipes follow the core schema of YAML 1.2 (section 10.3.2) instead.
+ruamel.yaml reads and writes; this module keeps it to the core schema (YAML 1.2, section 10.3.2). Dates,
+binary numbers and underscores in numbers, which ruamel.yaml also knows, stay text. What is written is quoted
+where a reader of YAML 1.1 would take text for something else.
 """
 
 from __future__ import annotations
 
+import io
 import re
 from typing import Any
 
-import yaml
+from ruamel.yaml import YAML
+from ruamel.yaml.constructor import ConstructorError, SafeConstructor
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import MappingNode, ScalarNode
+from ruamel.yaml.representer import SafeRepresenter
+from ruamel.yaml.resolver import VersionedResolver, implicit_resolvers
+from ruamel.yaml.tag import Tag
 
-_SCALARS: tuple[tuple[str, str, str], ...] = (  # tag, pattern, first characters
-    ("null", r"~|null|Null|NULL|", "~nN"),
-    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
-    ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
-    (
-        "float",
-        r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"
-        r"|[-+]?(?:\.inf|\.Inf|\.INF)|\.nan|\.NaN|\.NAN",
-        "-+.0123456789",
-    ),
+from llmctl.errors import LlmctlError
+
+_PREFIX = "tag:yaml.org,2002:"
+_NUMBER = re.compile(
+    r"[-+]?(?:[0-9]+|(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|\.inf|\.Inf|\.INF)"
+    r"|0o[0-7]+|0x[0-9a-fA-F]+|\.nan|\.NaN|\.NAN"
 )
+_UNICODE_BREAKS = "\x85\u2028\u2029"
 
 
-class _Loader(yaml.SafeLoader):
-    """Safe loader with the scalars of YAML 1.2."""
+class BrokenYamlError(LlmctlError):
+    """Text that is not the YAML that llmctl reads.
 
-    yaml_implicit_resolvers: dict[str, Any] = {}
+    Args:
+        problem: What is wrong, on one line.
+        line: Number of the line, from 1; None where the reader does not know it.
+    """
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """A mapping whose keys are all different."""
-        seen = set()
-        for key_node, _ in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":
-                continue
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, str):
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} is not text; put it in quotes", key_node.start_mark
+    def __init__(self, problem: str, line: int | None = None) -> None:
+        super().__init__(problem)
+        self.problem, self.line = problem, line
+
+
+class _Resolver(VersionedResolver):
+    def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
+        """The tag of a node; a plain scalar has one of the core schema."""
+        tag = super().resolve(kind, value, implicit)
+        if kind is not ScalarNode or not implicit[0]:
+            return tag
+        name = str(tag).removeprefix(_PREFIX)
+        is_number = _NUMBER.fullmatch(value) is not None
+        if name in ("timestamp", "value") or (name in ("int", "float") and not is_number):
+            return Tag(suffix=f"{_PREFIX}str")
+        if name == "str" and is_number:
+            return Tag(suffix=f"{_PREFIX}float")  # .5e3, which ruamel.yaml takes for text
+        return tag
+
+
+class _Constructor(SafeConstructor):
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        """A mapping whose keys are text."""
+        for key_node, _ in node.value if isinstance(node, MappingNode) else ():
+            if str(key_node.tag) not in (f"{_PREFIX}str", f"{_PREFIX}merge"):
+                key = getattr(key_node, "value", key_node.tag)
+                raise ConstructorError(
+                    None, None, f"the key {key} is not text; put it in quotes", key_node.start_mark
                 )
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} comes a second time", key_node.start_mark
-                )
-            seen.add(key)
         return super().construct_mapping(node, deep)
 
 
-class _Dumper(yaml.SafeDumper):
-    """Safe dumper that quotes text which YAML 1.1 or 1.2 would take for something else."""
-
-    yaml_implicit_resolvers = {
-        key: list(value) for key, value in yaml.SafeDumper.yaml_implicit_resolvers.items()
-    }
-
+class _Representer(SafeRepresenter):
     def ignore_aliases(self, data: Any) -> bool:
         """Write equal values out again: anchors are hard to read."""
         return True
 
 
-for _tag, _pattern, _first in _SCALARS:
-    for _class in (_Loader, _Dumper):
-        _class.add_implicit_resolver(
-            f"tag:yaml.org,2002:{_tag}",
-            re.compile(rf"^(?:{_pattern})$"),
-            [*_first, *([""] * (_tag == "null"))],
-        )
-_Loader.add_implicit_resolver("tag:yaml.org,2002:merge", re.compile(r"^<<$"), ["<"])
+def _represent_text(representer: Any, text: str) -> Any:
+    style = None
+    if any(mark in text for mark in _UNICODE_BREAKS):
+        style = '"'  # other quotes would fold these line breaks into spaces
+    elif _NUMBER.fullmatch(text) or any(pattern.match(text) for _, _, pattern, _ in implicit_resolvers):
+        style = "'"
+    return representer.represent_scalar(f"{_PREFIX}str", text, style=style)
 
 
-def _construct_int(loader: _Loader, node: yaml.ScalarNode) -> int:
-    text = loader.construct_scalar(node)
-    return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
+def _represent_float(representer: Any, value: float) -> Any:
+    node = representer.represent_float(value)
+    if "e" in node.value and "." not in node.value:
+        node.value = node.value.replace("e", ".0e")  # 1e-05 is text to a reader of YAML 1.1
+    return node
 
 
-def _construct_float(loader: _Loader, node: yaml.ScalarNode) -> float:
-    text = loader.construct_scalar(node).lower()
-    return float(text.replace(".inf", "inf").replace(".nan", "nan"))
-
-
-_Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
-_Loader.add_constructor("tag:yaml.org,2002:float", _construct_float)
-
-
-def _represent_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
-    # Other quotes would fold these line breaks of Unicode into spaces.
-    style = '"' if any(mark in text for mark in "\x85\u2028\u2029") else None
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
-
-
-_Dumper.add_representer(str, _represent_text)
+_Representer.add_representer(str, _represent_text)
+_Representer.add_representer(float, _represent_float)
 
 
 def parse_yaml(text: str) -> Any:
-    """Read YAML.
+    """Read YAML; only plain values are built.
 
     Raises:
-        yaml.YAMLError: It is broken, or a mapping has a key twice or a key that is not text.
+        BrokenYamlError: The text is broken, or a mapping has a key twice or a key that is not text.
     """
-    return yaml.load(text, Loader=_Loader)  # a SafeLoader: builds plain values only
+    yaml = YAML(typ="safe", pure=True)
+    yaml.Resolver, yaml.Constructor = _Resolver, _Constructor
+    try:
+        return yaml.load(text)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        problem = error.problem or str(error)
+        if problem.startswith("but ") and error.context:
+            problem = f"{error.context}, {problem}"
+        raise BrokenYamlError(_one_line(problem), mark.line + 1 if mark else None) from error
+    except YAMLError as error:
+        raise BrokenYamlError(_one_line(error)) from error
 
 
 def dump_yaml(value: Any) -> str:
     """Write plain values as YAML, keys in their own order."""
-    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+    yaml = YAML(typ="safe", pure=True)
+    yaml.Representer = _Representer
+    yaml.default_flow_style, yaml.sort_base_mapping_type_on_output = False, False
+    yaml.allow_unicode, yaml.width = True, 100
+    stream = io.StringIO()
+    yaml.dump(value, stream)
+    return stream.getvalue()
+
+
+def _one_line(error: Any) -> str:
+    return " ".join(str(error).split())

@@ -20,7 +20,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from llmctl.errors import UserError
-from llmctl.training.result import write_json
+from llmctl.runs.files import write_json
 from llmctl.training.weighted import WeightedTrainer
 
 MARKER = "complete.json"

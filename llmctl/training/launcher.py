@@ -28,9 +28,10 @@ from typing import IO, Any
 from pydantic import ValidationError
 
 from llmctl.errors import LlmctlError, UserError
+from llmctl.runs.files import write_json
 from llmctl.training.checkpoints import Progress
 from llmctl.training.config import TrainJob
-from llmctl.training.result import TrainResult, read_result, write_json
+from llmctl.training.result import TrainResult, read_result
 
 USER_ERROR = 2  # exit code of a child whose user can mend what went wrong
 ERROR_PREFIX = "llmctl: "

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+
+from llmctl.runs.files import write_json
 
 DONE = "train_result.json"
 CHECKPOINTS = "checkpoints"  # the folder beside it, gone when all is done
@@ -50,13 +50,3 @@ def read_result(output: Path) -> tuple[TrainResult, str] | None:
 def perplexity(loss: float) -> float | None:
     """The exponential of a loss in nats a token; None where that is beyond a float."""
     return math.exp(loss) if loss < 700 else None
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a JSON file that a kill can not leave half-written."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    with scratch.open("w") as file:
-        json.dump(content, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(scratch, path)

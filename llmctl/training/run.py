@@ -14,14 +14,13 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 from transformers import PrinterCallback, set_seed
 
 from llmctl.errors import UserError
@@ -29,11 +28,13 @@ from llmctl.models import resolve
 from llmctl.models.description import fingerprint
 from llmctl.models.loading import Loaded
 from llmctl.models.quiet import quiet_libraries
+from llmctl.runs.files import make_folder, write_json
+from llmctl.runs.lock import FolderLock
 from llmctl.training.checkpoints import Bookkeeper, Checkpoint, Progress, last_checkpoint, remove_checkpoints
 from llmctl.training.config import TrainSettings
 from llmctl.training.data import Prepared, fingerprint_rows, prepare, read_rows
 from llmctl.training.picture_data import PictureCollator, prepare_for_processor
-from llmctl.training.result import CHECKPOINTS, DONE, TrainResult, read_result, write_json, write_result
+from llmctl.training.result import CHECKPOINTS, DONE, TrainResult, read_result, write_result
 from llmctl.training.setup import add_adapter, build_arguments, first_line, load_model
 from llmctl.training.weighted import WeightedTrainer
 
@@ -95,7 +96,8 @@ def train(
     with quiet_libraries(), ExitStack() as stack:
         args = build_arguments(settings, folder / CHECKPOINTS)
         if args.process_index == 0:
-            stack.enter_context(_claim(folder))
+            make_folder(folder)
+            stack.enter_context(FolderLock(folder, ".train.lock", option="output"))
             _make_ready(folder, mark, resume)
         args.distributed_state.wait_for_everyone()
         run = _Run(inputs, args, folder)
@@ -247,25 +249,6 @@ def _keep_float32(model: Any, own: Mapping[str, torch.Tensor]) -> None:
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             parameter.data = own.get(name, parameter.data).to(torch.float32)
-
-
-@contextmanager
-def _claim(folder: Path) -> Iterator[None]:
-    """Keep the folder to this process; the lock dies with it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".train.lock", blocking=False)
-        lock.acquire()
-    except Timeout as error:
-        raise UserError(
-            f"another process is training into {folder}: wait for it, or give another output"
-        ) from error
-    except OSError as error:
-        raise UserError(f"can not write to {folder} ({error.strerror}): give another output") from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _make_ready(folder: Path, mark: str, resume: bool) -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from llmctl.models.description import fingerprints
 from llmctl.models.quiet import quiet_libraries
-from llmctl.runs import Run, bootstrap_ratio, progress
+from llmctl.runs import Run, bootstrap_ratio
 from llmctl.training.config import TrainSettings
 from llmctl.training.data import fingerprint_rows, prepare, read_rows
+from llmctl.training.fit import Training, fit
 from llmctl.training.preflight import check_sft, write_rows
 from llmctl.training.recipe import SftRecipe
 from llmctl.training.result import TrainResult, perplexity
@@ -25,8 +26,8 @@ def run_sft(run: Run, recipe: SftRecipe, *, rows: Rows | None = None, quiet: boo
     Args:
         run: Open, with this recipe.
         recipe: Resolved.
-        rows: As `check_sft` gave them; None reads them here.
-        quiet: No progress.
+        rows: What `check_sft` returned; None runs the checks here.
+        quiet: Show no progress.
 
     Returns:
         What `metrics.json` holds.
@@ -48,7 +49,17 @@ def run_sft(run: Run, recipe: SftRecipe, *, rows: Rows | None = None, quiet: boo
     training, validation = write_rows(run, rows, load_tokenizer(model), recipe.data.block)
     if validation is not None:
         validate(run, "before", model, recipe.adapter, validation, recipe.train)
-    result = fit(run, recipe, model, training, validation, quiet)
+    job = Training(
+        name="train",
+        model=model,
+        rows=training,
+        settings=recipe.train,
+        output="model",
+        init_adapter=recipe.adapter,
+        eval_rows=validation,
+        launch=recipe.launch,
+    )
+    result = fit(run, job, quiet=quiet)
     if validation is not None:
         whole, adapter = (model, result.output) if result.is_adapter else (str(result.output), None)
         validate(run, "after", whole, adapter, validation, recipe.train)
@@ -68,49 +79,6 @@ def start_model(run: Run, recipe: SftRecipe) -> str:
 
     tokenizer = load_scratch_tokenizer(recipe.architecture, recipe.model)
     return str(make_model(run.path("start"), recipe.architecture, tokenizer, recipe.train.seed))
-
-
-def fit(
-    run: Run, recipe: SftRecipe, model: str, training: Path, validation: Path | None, quiet: bool
-) -> TrainResult:
-    """Train into `model/` of the run, from its last checkpoint where there is one."""
-    output = run.path("model")
-    with progress(None, "train", "steps", quiet=quiet) as bar:
-        report = step_reporter(bar)
-        if recipe.launch is not None:
-            from llmctl.training.launcher import launch, write_job
-
-            job = write_job(
-                run.path("jobs/train.json"),
-                rows=training,
-                model=model,
-                settings=recipe.train,
-                output=output,
-                init_adapter=recipe.adapter,
-                eval_rows=validation,
-            )
-            return launch(job, recipe.launch, progress=report)
-        from llmctl.training.run import train
-
-        return train(
-            model,
-            training,
-            recipe.train,
-            output,
-            init_adapter=recipe.adapter,
-            eval_rows=validation,
-            progress=report,
-        )
-
-
-def step_reporter(bar: Any) -> Callable[[int, int, float], None]:
-    """What `train` calls after a step, moving a progress bar."""
-
-    def report(step: int, total: int, loss: float) -> None:
-        bar.total = total
-        bar.advance(step - bar.done, note=f"loss {loss:.3f}")
-
-    return report
 
 
 def validate(

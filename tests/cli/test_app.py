@@ -135,7 +135,7 @@ def test_a_command_with_a_run_says_that_it_goes_on(llmctl, group, tmp_path, monk
     done = llmctl("demo")
     assert (done.code, done.err) == (code, f"{line}\n")
     done = llmctl("demo", "--folder", str(tmp_path / "run"))
-    assert (done.code, done.err) == (code, f"{line}; the same command goes on from here\n")
+    assert (done.code, done.err) == (code, f"{line}; run the same command again to continue\n")
 
 
 @pytest.mark.parametrize(
@@ -199,10 +199,10 @@ def test_a_group_that_can_not_be_loaded_says_why_and_costs_the_others_nothing(ll
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setitem(app_module.GROUPS, "broken", "llmctl_broken_for_tests:app")
     done = llmctl("--help")
-    assert done.code == 0 and "doctor" in done.out and "can not be loaded" in done.out
+    assert done.code == 0 and "doctor" in done.out and "cannot be imported" in done.out
     done = llmctl("broken", "run", "--any")
     assert done.code == 2 and done.err.count("\n") == 1
-    assert "llmctl broken can not be loaded (ModuleNotFoundError: No module named 'a_package" in done.err
+    assert "llmctl broken cannot be imported (ModuleNotFoundError: No module named 'a_package" in done.err
 
 
 PRINTER = """

@@ -12,7 +12,7 @@ from llmctl.cli.checks import Status
 
 @pytest.fixture
 def all_well(monkeypatch):
-    """A machine on which nothing is to be mended, and no torch is loaded."""
+    """A machine on which nothing is to be fixed, and no torch is loaded."""
     monkeypatch.setattr(checks, "_version", lambda name: "1.0")
     monkeypatch.setattr(checks, "_wanted", lambda name: "")
     monkeypatch.setattr(checks, "_cuda_devices", lambda: ["NVIDIA H100, 80 GiB"])
@@ -33,7 +33,7 @@ def find(done, name):
 def test_a_machine_with_everything_is_ready(llmctl, all_well):
     done = llmctl("doctor", "--json")
     assert done.code == 0 and json.loads(done.out)["is_ready"] is True
-    assert find(done, "engine")["found"] == "auto takes vllm: a CUDA device is there"
+    assert find(done, "engine")["found"] == "auto selects vllm: a CUDA device is there"
     assert find(done, "gpu")["found"] == "NVIDIA H100, 80 GiB"
     assert find(done, "model smollm2-135m") == {
         "name": "model smollm2-135m", "status": "ok", "found": "/cache/smollm2-135m", "remedy": "",
@@ -97,7 +97,7 @@ def test_packages_that_break_in_any_way_are_findings_and_no_crash(llmctl, all_we
         assert find(done, name)["status"] == "broken"
         assert "libcudart.so: cannot open shared object file" in find(done, name)["found"]
     done = llmctl("doctor")
-    assert done.code == 1 and done.out.endswith("3 to mend\n")
+    assert done.code == 1 and done.out.endswith("3 problems to fix\n")
 
 
 def test_a_model_that_is_not_here_names_the_command_that_gets_it(llmctl, all_well):

@@ -4,7 +4,8 @@ from typing import ClassVar
 
 import pytest
 
-from llmctl.cli.options import parse_options, print_plan, run_folder
+from llmctl.cli.options import parse_options
+from llmctl.cli.run_command import print_plan, run_folder
 from llmctl.errors import UserError
 from llmctl.runs.recipe import Recipe
 from llmctl.runs.yaml_text import parse_yaml

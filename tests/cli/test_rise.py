@@ -113,7 +113,7 @@ def test_a_changed_recipe_is_refused_and_fresh_starts_over(llmctl, recipe, finis
     [
         (
             ("train",),
-            "data/iteration-1.jsonl is not there: run `llmctl rise collect` for this iteration first",
+            "data/iteration-1.jsonl does not exist: run `llmctl rise collect` for this iteration first",
         ),
         (("eval", "--iteration", "1"), "models/1 is not trained yet: run `llmctl rise train`"),
         (("collect", "--iteration", "2"), "--iteration is 2, but the recipe has 1"),

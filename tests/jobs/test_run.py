@@ -202,7 +202,7 @@ def test_changed_problems_are_refused_on_resuming(tmp_path):
     recipe = job(tasks={"jsonl": {"path": str(data)}})
     start(tmp_path / "job", recipe)
     data.write_text('{"prompt": "1+2", "answer": "3"}\n')
-    with pytest.raises(UserError, match="started with something else: problems of jsonl"):
+    with pytest.raises(UserError, match="started with other inputs: problems of jsonl"):
         start(tmp_path / "job", recipe)
 
 

@@ -227,7 +227,7 @@ def test_other_weights_under_the_same_name_are_refused(whole, tiny_model, tmp_pa
     model = shutil.copytree(tiny_model, tmp_path / "model")
     run(tmp_path / "run", tiny_recipe(model, iterations=0))
     make_tiny_model(model, seed=5)
-    with pytest.raises(UserError, match="was started with something else: model_fingerprint"):
+    with pytest.raises(UserError, match="was started with other inputs: model_fingerprint"):
         run(tmp_path / "run", tiny_recipe(model, iterations=0))
 
 

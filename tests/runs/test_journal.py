@@ -63,7 +63,7 @@ def test_a_second_record_under_a_key_is_refused(path):
 def test_a_key_that_is_twice_in_the_file_is_refused_with_its_line(path):
     path.parent.mkdir()
     path.write_text('{"key": "a"}\n{"key": "b"}\n{"key": "a"}\n')
-    with pytest.raises(UserError, match="line 3: the key 'a' comes a second time"):
+    with pytest.raises(UserError, match="line 3: the key 'a' is repeated"):
         Journal(path)
 
 

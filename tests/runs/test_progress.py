@@ -27,7 +27,7 @@ def test_elsewhere_than_on_a_terminal_a_line_comes_every_ten_seconds_and_at_the_
     assert stream.getvalue().splitlines() == [
         "collect: 40/100 episodes, 4 episodes/s, 0:15 left",
         "collect: 80/100 episodes, 4 episodes/s, 5.0 s left",
-        "collect: 100/100 episodes, 4 episodes/s, 0:25 in all",
+        "collect: 100/100 episodes, 4 episodes/s, 0:25 in total",
     ]
 
 

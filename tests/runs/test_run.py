@@ -109,7 +109,7 @@ def test_a_changed_recipe_is_refused_with_the_keys_named(folder):
         work(folder, recipe=Demo(seed=4, engine=Engine(name="vllm")))
     assert str(caught.value) == (
         f"{folder} was made with another recipe: seed 3 -> 4, engine.name 'transformers' -> 'vllm'; "
-        "choose another --run, or --fresh to start over"
+        "choose another --run, or start over with --fresh"
     )
     assert contents(folder) == before
 
@@ -185,7 +185,7 @@ def test_a_folder_that_holds_something_else_is_refused_and_left_as_it_is(folder)
     folder.mkdir(parents=True)
     (folder / "thesis.txt").write_text("mine")
     for fresh in (False, True):
-        with pytest.raises(UserError, match="is not empty and is no run of llmctl"):
+        with pytest.raises(UserError, match="is not empty and is not a run of llmctl"):
             Run.open(folder, Demo(), "demo run", fresh=fresh)
     assert os.listdir(folder) == ["thesis.txt"]
     (folder / "manifest.json").write_text('{"name": "a web page"}')
@@ -313,7 +313,7 @@ def test_another_fingerprint_is_refused(folder):
     work(folder)
     with Run.open(folder, Demo(), "demo run") as run:
         run.pin(model="fingerprint", more=1)
-        with pytest.raises(UserError, match="something else: model 'fingerprint' -> 'other'"):
+        with pytest.raises(UserError, match="other inputs: model 'fingerprint' -> 'other'"):
             run.pin(model="other")
 
 
@@ -322,7 +322,7 @@ def test_another_environment_is_warned_of_and_recorded(folder, monkeypatch, capl
     real = run_module.describe_environment
     monkeypatch.setattr(run_module, "describe_environment", lambda: {**real(), "python": "3.99.0"})
     work(folder)
-    assert "goes on in another environment: python" in caplog.text
+    assert "continues in another environment: python" in caplog.text
     manifest = json.loads((folder / "manifest.json").read_text())
     assert len(manifest["changes"]) == 1 and manifest["changes"][0].endswith("-> '3.99.0'")
 

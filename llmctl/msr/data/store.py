@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from llmctl.errors import UserError
 from llmctl.msr.data.candidates import CandidateDigest, check_same_data
 from llmctl.msr.types import CandidateList, History, Item
+from llmctl.runs.chunks import cut
 from llmctl.runs.parquet import new_parquet, open_parquet
 
 _ROWS = 2048  # of a row group: what is held in memory at a time
@@ -50,9 +50,9 @@ def write_table(
     import pyarrow as pa
 
     schema = pa.schema([(name, _type(kind)) for name, kind in columns.items()])
-    total, source = 0, iter(rows)
+    total = 0
     with new_parquet(path, schema) as writer:
-        while part := list(islice(source, _ROWS)):
+        for part in cut(rows, _ROWS):
             arrays = [pa.array(values, field.type) for values, field in zip(zip(*part), schema)]  # noqa: B905
             writer.write_batch(pa.record_batch(arrays, schema=schema))
             total += len(part)

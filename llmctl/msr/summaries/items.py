@@ -5,10 +5,8 @@ journal/items.jsonl     a chunk of items a line; of each its summary, and why th
 
 from __future__ import annotations
 
-import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from llmctl.errors import UserError
@@ -21,6 +19,8 @@ from llmctl.msr.summaries.cached_llm import Asker
 from llmctl.msr.types import Item
 from llmctl.pictures import read_picture
 from llmctl.runs import Run, progress
+from llmctl.runs.chunks import cut
+from llmctl.runs.timing import timed
 from llmctl.sampling import Settings
 
 JOURNAL = "items"
@@ -54,9 +54,8 @@ def summarize_items(
         for number, chunk in enumerate(cut(prepared.items(), settings.chunk)):
             if (key := f"chunk-{number}") in book:
                 continue
-            began = time.perf_counter()
-            book.append_many(key, describe_chunk(chunk, settings, asker, how))
-            note_seconds(run, f"{JOURNAL}/{key}", began)
+            with timed(run, f"{JOURNAL}/{key}"):
+                book.append_many(key, describe_chunk(chunk, settings, asker, how))
             bar.advance(len(chunk))
     return item_counts(run)
 
@@ -114,17 +113,3 @@ def fallback_sentence(counts: dict[str, int]) -> str:
         return f"{said}, no item fell back to its text."
     reasons = ", ".join(f"{status}: {n:,}" for status, n in others.items())
     return f"{said}; {sum(others.values()):,} items fell back to their text ({reasons})."
-
-
-def cut(values: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Values in lists of `size`, the last one may be shorter."""
-    stream = iter(values)
-    while chunk := list(islice(stream, size)):
-        yield chunk
-
-
-def note_seconds(run: Run, unit: str, began: float) -> None:
-    """Journal how long a unit of work took; what is done again after a kill is not counted twice."""
-    clock = run.journal("timing")
-    if unit not in clock:
-        clock.append(unit, {"seconds": round(time.perf_counter() - began, 3)})

@@ -9,7 +9,6 @@ journal/users-<arm>.jsonl     a block of a chunk of users a line; of each user t
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,9 +17,10 @@ from llmctl.messages import Conversation
 from llmctl.msr import prompts
 from llmctl.msr.settings import UserSettings
 from llmctl.msr.summaries.cached_llm import Asker
-from llmctl.msr.summaries.items import cut, note_seconds
 from llmctl.msr.types import History
 from llmctl.runs import Journal, Run, progress
+from llmctl.runs.chunks import cut
+from llmctl.runs.timing import timed
 from llmctl.sampling import Settings
 
 
@@ -123,10 +123,9 @@ def _read_chunk(
             reader.summary = last.get(reader.user, "")
     for place, key in enumerate(keys):
         if key not in book:
-            began = time.perf_counter()
-            active = [reader for reader in readers if len(reader.blocks) > place]
-            book.append_many(key, read_block(active, place, summarizer))
-            note_seconds(run, f"{book.path.stem}/{key}", began)
+            with timed(run, f"{book.path.stem}/{key}"):
+                active = [reader for reader in readers if len(reader.blocks) > place]
+                book.append_many(key, read_block(active, place, summarizer))
 
 
 def read_block(readers: Sequence[Reader], place: int, summarizer: Summarizer) -> list[dict[str, Any]]:

@@ -13,10 +13,9 @@ from llmctl.errors import UserError
 from llmctl.reach.curves.epsilon import Pair, epsilon_curve
 from llmctl.reach.curves.epsilon import compare as paired_difference
 from llmctl.reach.curves.known import curve_of_pairs
-from llmctl.reach.curves.merge import read_curve_recipe
 from llmctl.reach.curves.plots import draw_curves
 from llmctl.reach.curves.preflight import check_settings, estimate_work
-from llmctl.reach.curves.recipe import CurveRecipe, CurveSettings, StateSettings
+from llmctl.reach.curves.recipe import CurveRecipe, CurveSettings, StateSettings, read_curve_recipe
 from llmctl.reach.curves.states import parse_line
 from llmctl.runs import Estimate, Recipe, Run, Section, Table, save_figure, write_report
 from llmctl.runs.recipe import differences, recipe_content

@@ -8,28 +8,14 @@ from typing import Any
 
 from llmctl.errors import UserError
 from llmctl.reach.curves.recheck_run import RECHECKS
-from llmctl.reach.curves.recipe import CurveRecipe, ShardSettings
-from llmctl.reach.curves.run import BASELINE, PAIRS, PLAN, TIMING, finish_curve
+from llmctl.reach.curves.recipe import CurveRecipe, ShardSettings, read_curve_recipe
+from llmctl.reach.curves.run import BASELINE, PAIRS, PLAN, finish_curve
 from llmctl.runs import Run, read_journal
 from llmctl.runs.files import read_json
-from llmctl.runs.recipe import differences, parse_recipe, read_recipe_file, recipe_content
+from llmctl.runs.recipe import differences, recipe_content
+from llmctl.runs.timing import TIMING
 
 Journals = Mapping[str, list[dict[str, Any]]]
-
-
-def read_curve_recipe(folder: Path) -> CurveRecipe:
-    """The recipe of a curve's run.
-
-    Raises:
-        UserError: The folder is no run of a curve.
-    """
-    path = folder / "recipe.yaml"
-    if not path.is_file():
-        raise UserError(f"{folder} is no run: give the folder of a finished `llmctl reach curve`")
-    content = read_recipe_file(path)
-    if (kind := content.pop("kind", None)) != CurveRecipe.kind:
-        raise UserError(f"{folder} is a run of kind {kind!r}, but one of kind {CurveRecipe.kind!r} is needed")
-    return parse_recipe(CurveRecipe, content, str(path))
 
 
 def merge_runs(folders: Sequence[Path]) -> tuple[CurveRecipe, Journals]:

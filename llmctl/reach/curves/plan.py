@@ -11,8 +11,6 @@ from llmctl.errors import UserError
 from llmctl.reach.curves.recipe import CurveControlSettings, CurveRecipe, CurveSearchSettings
 from llmctl.reach.curves.states import PlannedState, draw_targets, read_plan, read_states
 from llmctl.reach.problem import Problem
-from llmctl.reach.scoring.scan import StateScan
-from llmctl.reach.scoring.scorer import vocabulary_of
 from llmctl.reach.search import schedule as schedules
 from llmctl.reach.search.config import Schedule
 from llmctl.reach.vocabulary import allowed_tokens, decode
@@ -93,7 +91,7 @@ def plan_pairs(
             order = None
             if recipe.targets.draw in ("top", "ranks"):
                 order = token_order(model, tokenizer, problem_at(template, state.ids, tokenizer))
-            limit = min(vocabulary_of(model), len(tokenizer))
+            limit = _limit(model, tokenizer)
             targets = draw_targets(state, recipe.targets, limit, order)
             plan.append(PlannedState(state.number, state.ids, targets))
     shard = recipe.shard
@@ -104,10 +102,19 @@ def token_order(model: Any, tokenizer: PreTrainedTokenizerBase, problem: Problem
     """All tokens that text can hold, by falling probability after the state without a control."""
     import torch
 
+    from llmctl.reach.scoring.scan import StateScan
+
     scan = StateScan(model, tokenizer, problem)
     _, logits = next(iter(scan.scorer.next_logits(torch.empty(1, 0, dtype=torch.long))))
-    row = logits[0, : min(vocabulary_of(model), len(tokenizer))].float()
+    row = logits[0, : _limit(model, tokenizer)].float()
     return [int(token) for token in row.argsort(descending=True, stable=True)]
+
+
+def _limit(model: Any, tokenizer: PreTrainedTokenizerBase) -> int:
+    """How many tokens both the model and the tokenizer know."""
+    from llmctl.reach.scoring.scorer import vocabulary_of  # imports torch, which an estimate can do without
+
+    return min(vocabulary_of(model), len(tokenizer))
 
 
 def problem_at(

@@ -6,7 +6,6 @@ from typing import Any
 
 from llmctl.models import resolve
 from llmctl.models.description import check_adapter
-from llmctl.models.loading import load_tokenizer
 from llmctl.reach.curves.known import known_curve
 from llmctl.reach.curves.plan import planned_forwards, problem_template
 from llmctl.reach.curves.recipe import CurveRecipe, CurveSettings
@@ -27,6 +26,8 @@ def check_curve(recipe: CurveRecipe) -> None:
 
 def check_settings(recipe: CurveSettings, model: str, adapter: Any) -> None:
     """The same for one model of a comparison; see `check_curve`."""
+    from llmctl.models.loading import load_tokenizer  # imports torch, which an estimate can do without
+
     resolve(model, with_code=recipe.load.trust_remote_code)
     check_adapter(adapter)
     tokenizer = load_tokenizer(model, trust_remote_code=recipe.load.trust_remote_code)
@@ -42,12 +43,12 @@ def check_settings(recipe: CurveSettings, model: str, adapter: Any) -> None:
 def estimate_work(recipe: CurveSettings) -> dict[str, Any]:
     """An upper bound on the work of a run; for `--dry-run`."""
     each = 1 if recipe.targets.draw == "next" else recipe.targets.count
-    states: int | str = recipe.states.count or "all of the file's"
+    states: int | str = recipe.states.count or "all states of the file"
     forwards: int | str = planned_forwards(recipe.search) or "whole scans of the vocabulary"
     return {
         "states": states,
-        "targets a state": each,
-        "controls scored a pair, at most": forwards,
-        "random controls beside, at equal cost": "yes" if recipe.baseline == "random" else "no",
+        "targets per state": each,
+        "controls scored per pair, at most": forwards,
+        "random controls at equal cost": "yes" if recipe.baseline == "random" else "no",
         "longest control": recipe.max_k,
     }

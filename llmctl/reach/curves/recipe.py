@@ -11,6 +11,7 @@ from llmctl.errors import UserError
 from llmctl.reach.search.methods.registry import METHODS
 from llmctl.reach.settings import ControlRules, LoadSettings
 from llmctl.runs import Recipe
+from llmctl.runs.recipe import parse_recipe, read_recipe_file
 
 
 class StateSettings(Recipe):
@@ -180,3 +181,18 @@ class CurveRecipe(CurveSettings):
     """Curves to draw beside: published ones by name, CSV files of Magic Words, folders of other runs."""
     shard: ShardSettings = ShardSettings()
     """Which part of the curve; `llmctl reach merge` puts parts together."""
+
+
+def read_curve_recipe(folder: Path) -> CurveRecipe:
+    """Read the recipe in the folder of a curve's run.
+
+    Raises:
+        UserError: The folder is not the run of a curve.
+    """
+    path = folder / "recipe.yaml"
+    if not path.is_file():
+        raise UserError(f"{folder} is no run: give the folder of a finished `llmctl reach curve`")
+    content = read_recipe_file(path)
+    if (kind := content.pop("kind", None)) != CurveRecipe.kind:
+        raise UserError(f"{folder} is a run of kind {kind!r}, but one of kind {CurveRecipe.kind!r} is needed")
+    return parse_recipe(CurveRecipe, content, str(path))

@@ -30,8 +30,9 @@ from llmctl.reach.search.solve_many import solve_as_completed
 from llmctl.reach.vocabulary import decode
 from llmctl.runs import Progress, Run, progress
 from llmctl.runs.files import to_json
+from llmctl.runs.timing import record_seconds, total_seconds
 
-PAIRS, BASELINE, SCANS, TIMING = "pairs", "baseline", "scans", "timing"  # journals
+PAIRS, BASELINE, SCANS = "pairs", "baseline", "scans"  # journals
 PLAN = "plan.json"  # ids of the pairs, in order
 
 
@@ -66,8 +67,7 @@ def finish_curve(run: Run, recipe: CurveRecipe) -> dict[str, Any]:
     ]
     baseline = read_pairs(run, BASELINE) if recipe.baseline == "random" else []
     run.write_text("pairs.jsonl", "".join(f"{to_json(pair)}\n" for pair in pairs))
-    seconds = sum(line["seconds"] for line in run.journal(TIMING))
-    metrics = curve_metrics(recipe, pairs, baseline, seconds)
+    metrics = curve_metrics(recipe, pairs, baseline, total_seconds(run))
     run.write_metrics(metrics)
     write_curve_report(run, recipe, metrics, pairs)
     return metrics
@@ -141,8 +141,8 @@ class CurveSearcher:
         if self.recipe.baseline == "random":
             self._match(group, bar)
         key = f"{group[0][0].pair_ids[group[0][1]]} x{len(group)}"
-        if missing and key not in (clock := self.run.journal(TIMING)):
-            clock.append(key, {"seconds": round(time.perf_counter() - began, 3)})
+        if missing:
+            record_seconds(self.run, key, began)
 
     def _count(self, pair: Mapping[str, Any]) -> None:
         self.solved += pair["k"] is not None

@@ -4,70 +4,24 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
-
-from pydantic import Field, model_validator
+from typing import Any
 
 from llmctl.models.description import fingerprints
 from llmctl.models.loading import load
 from llmctl.reach.curves.plan import problem_template
 from llmctl.reach.curves.plots import draw_reached
-from llmctl.reach.curves.recipe import CurveControlSettings
 from llmctl.reach.describe import set_sentence, set_table
 from llmctl.reach.parse_inputs import read_state
 from llmctl.reach.problem import Problem
 from llmctl.reach.reachable_set.explore import Exploration, Growth, ReachableSet, explore
+from llmctl.reach.reachable_set.recipe import SetRecipe
 from llmctl.reach.scoring.scan import ScanChunk
 from llmctl.reach.scoring.scorer import check_model, vocabulary_of
-from llmctl.reach.settings import LoadSettings
 from llmctl.reach.vocabulary import decode
-from llmctl.runs import Recipe, Run, Section, progress, save_figure, write_report
+from llmctl.runs import Run, Section, progress, save_figure, write_report
 from llmctl.runs.files import read_json
 
 METRICS = "metrics.json"
-
-
-class ExplorationSettings(Recipe):
-    """How to go beyond one token; see `llmctl.reach.reachable_set.explore.Exploration`."""
-
-    forwards: int = Field(default=4096, ge=0)
-    """Controls scored beyond the scan of k = 1."""
-    strategy: Literal["push", "pull", "alternate", "random"] = "alternate"
-    """Which controls are lengthened."""
-
-
-class SetRecipe(Recipe):
-    """One state, and how far to look."""
-
-    kind: ClassVar[str] = "reach-set"
-
-    model: str = "smollm2-135m"
-    """Alias, folder or Hub name."""
-    adapter: Path | None = None
-    """A PEFT adapter on top."""
-    load: LoadSettings = LoadSettings()
-    """Device, dtype, quantization."""
-    state: str = ""
-    """Text; a JSON conversation where the position is "template"."""
-    state_ids: tuple[int, ...] | None = None
-    """Token ids in place of a text."""
-    k: int = Field(default=1, ge=1)
-    """The longest control."""
-    exploration: ExplorationSettings = ExplorationSettings()
-    """Beyond one token."""
-    controls: CurveControlSettings = CurveControlSettings()
-    """What a control may be."""
-    seed: int = Field(default=0, ge=0)
-    """Seed for everything that is drawn."""
-
-    @model_validator(mode="after")
-    def _has_one_state(self) -> SetRecipe:
-        if bool(self.state) == (self.state_ids is not None):
-            received = "both given" if self.state else "empty"
-            raise ValueError(
-                f"--state and --state-ids are {received}, but one is needed: give a text or token ids"
-            )
-        return self
 
 
 def find_set(
@@ -89,23 +43,47 @@ def find_set(
     """
     if folder is None:
         return _find(recipe, None, quiet)
-    _problem(recipe)  # a mistake in the state must not leave a folder behind
+    check_state(recipe)  # a mistake in the state must not leave a folder behind
     with Run.open(folder, recipe, "reach set", fresh) as run:
-        if METRICS in run.manifest["made"] and (folder / METRICS).is_file():
-            found: dict[str, Any] = read_json(folder / METRICS)
-            return found
-        run.pin(**fingerprints(recipe.model, recipe.adapter))
-        found = _find(recipe, run, quiet)
-        figure = save_figure(
-            draw_reached(found), run, "reached", "Reached tokens by base rank and k, and how the set grew."
-        )
-        sections = [Section("Reached", [set_sentence(found), figure, set_table(found, 60)])]
-        write_report(run, f"Reachable set of {found['state_text']!r:.60}", sections)
-        run.write_metrics(found)
-        return found
+        return run_set(run, recipe, quiet=quiet)
 
 
-def _problem(recipe: SetRecipe) -> Any:
+def check_state(recipe: SetRecipe) -> None:
+    """Find mistakes in the state before a folder is made.
+
+    Raises:
+        UserError: The state is not what its position needs.
+    """
+    _state(recipe)
+
+
+def run_set(run: Run, recipe: SetRecipe, *, quiet: bool = False) -> dict[str, Any]:
+    """Do what is missing of a reachable set; metrics and report are in the run's folder afterwards.
+
+    Args:
+        run: Open, with this recipe.
+        recipe: Resolved.
+        quiet: Show no progress.
+
+    Returns:
+        As `find_set`; also in `metrics.json`.
+    """
+    path = run.folder / METRICS
+    if METRICS in run.manifest["made"] and path.is_file():
+        stored: dict[str, Any] = read_json(path)
+        return stored
+    run.pin(**fingerprints(recipe.model, recipe.adapter))
+    found = _find(recipe, run, quiet)
+    figure = save_figure(
+        draw_reached(found), run, "reached", "Reached tokens by base rank and k, and how the set grew."
+    )
+    sections = [Section("Reached", [set_sentence(found), figure, set_table(found, 60)])]
+    write_report(run, f"Reachable set of {found['state_text']!r:.60}", sections)
+    run.write_metrics(found)
+    return found
+
+
+def _state(recipe: SetRecipe) -> Any:
     ids = " ".join(map(str, recipe.state_ids or ()))
     return read_state(recipe.state, ids, recipe.controls.position)
 
@@ -114,7 +92,7 @@ def _find(recipe: SetRecipe, run: Run | None, quiet: bool) -> dict[str, Any]:
     loaded = load(recipe.model, adapter=recipe.adapter, **recipe.load.options())
     check_model(loaded.model)
     template = problem_template(recipe.controls, recipe.seed, loaded.tokenizer, vocabulary_of(loaded.model))
-    problem: Problem = replace(template, state=_problem(recipe))
+    problem: Problem = replace(template, state=_state(recipe))
     settings = Exploration(
         forwards=recipe.exploration.forwards, strategy=recipe.exploration.strategy, seed=recipe.seed
     )

@@ -11,6 +11,7 @@ from llmctl.reach.universal.recipe import OptimizeRecipe
 from llmctl.reach.universal.report import CONTROL
 from llmctl.reach.universal.result import PairScores, UniversalStep
 from llmctl.runs import Run, bootstrap_mean, paired_bootstrap, wilson
+from llmctl.runs.timing import seconds_by_phase
 
 
 def compute_metrics(
@@ -34,9 +35,6 @@ def compute_metrics(
         name, _, split = key.rpartition("/")
         if isinstance(value, dict) and "losses" in value:
             scores[name][split] = PairScores.from_dict(value)
-    seconds: dict[str, float] = defaultdict(float)
-    for line in run.journal("timing"):
-        seconds[line["key"].partition("/")[0]] += line["seconds"]
     return {
         "seed": recipe.seed,
         "control": _control(paths[recipe.search.method][-1], found, list(scores[CONTROL])),
@@ -51,7 +49,7 @@ def compute_metrics(
             if name != CONTROL
         },
         "search": {method: _cost(path[-1]) for method, path in paths.items()},
-        "seconds": {phase: round(value, 1) for phase, value in seconds.items()},
+        "seconds": {phase: round(value, 1) for phase, value in seconds_by_phase(run).items()},
     }
 
 

@@ -15,6 +15,7 @@ from llmctl.reach.universal.recipe import OptimizeRecipe
 from llmctl.reach.universal.report import CONTROL, NO_CONTROL, RANDOM, write_optimize_report
 from llmctl.reach.universal.result import UniversalStep
 from llmctl.runs import Run, progress
+from llmctl.runs.timing import record_seconds, timed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -110,7 +111,7 @@ def _search(
     run: Run, search: Universal, method: str, limit: UniversalStep | None, quiet: bool
 ) -> list[UniversalStep]:
     """All steps of one method, those of earlier starts included; `limit` is the search to equal in tokens."""
-    book, clock = run.journal(f"search-{method}"), run.journal("timing")
+    book = run.journal(f"search-{method}")
     path = [UniversalStep.from_dict(_record(line)) for line in book]
     settings = search.settings
     warm = 0 if method == "random" else settings.search.warm_steps * (settings.control.k - 1)
@@ -122,8 +123,7 @@ def _search(
         for step in search.steps(method, path[-1] if path else None, budget, most):
             key = f"step-{step.step}"
             book.append(key, step.to_dict())
-            if (unit := f"search-{method}/{key}") not in clock:
-                clock.append(unit, {"seconds": round(time.perf_counter() - began, 3)})
+            record_seconds(run, f"search-{method}/{key}", began)
             began = time.perf_counter()
             path.append(step)
             bar.advance(note="no loss yet" if step.loss is None else f"k {step.k}, loss {step.loss:.3f}")
@@ -153,15 +153,13 @@ def _evaluate(
         units[f"as text/{split}"] = partial(
             score.match_as_text, search.model, search.tokenizer, layouts, control.tolist()
         )
-    book, clock = run.journal("evaluate"), run.journal("timing")
+    book = run.journal("evaluate")
     with progress(len(units), "evaluate", "scores", done=len(book), quiet=quiet) as bar:
         for key, unit in units.items():
             if key in book:
                 continue
-            began = time.perf_counter()
-            book.append(key, {"found": unit()})
-            if (name := f"evaluate/{key}") not in clock:
-                clock.append(name, {"seconds": round(time.perf_counter() - began, 3)})
+            with timed(run, f"evaluate/{key}"):
+                book.append(key, {"found": unit()})
             bar.advance()
     return {line["key"]: line["found"] for line in book}
 

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-from llmctl.studies.adapters.arms import Arm, mismatch
+from llmctl.studies.adapters.arms import mismatch
+from llmctl.studies.adapters.loop import Inputs
 from llmctl.studies.adapters.recipe import CompareRecipe
 from llmctl.studies.adapters.units import is_searching
 from llmctl.training.estimate import count_steps
-from llmctl.training.sources import Rows
 
 
-def estimate_comparison(recipe: CompareRecipe, rows: Rows, arms: Sequence[Arm]) -> dict[str, Any]:
+def estimate_comparison(recipe: CompareRecipe, inputs: Inputs) -> dict[str, Any]:
     """Sizes, trainings and steps; rows are counted, not tokenized."""
+    rows, arms = inputs.rows, inputs.arms
     trained = [arm for arm in arms if arm.settings is not None]
     found: dict[str, Any] = {
         f"trained parameters, {arm.name} ({arm.size})": arm.parameters for arm in trained
     }
-    found["largest against smallest"] = f"{100 * mismatch(list(arms)):+.2f} %"
+    found["largest against smallest"] = f"{100 * mismatch(arms):+.2f} %"
     found["training rows"], found["validation rows"] = len(rows.training), len(rows.validation)
     found["trainings"] = len(trained) * len(recipe.seeds)
     if is_searching(recipe):
-        found["trials of learning rates before"] = len(trained) * len(recipe.search.rates)
+        found["trials of learning rates"] = len(trained) * len(recipe.search.rates)
     if recipe.data.block is None:
-        found["steps of a training, at most"] = count_steps(recipe.train, len(rows.training))
+        found["steps per training, at most"] = count_steps(recipe.train, len(rows.training))
     return found

@@ -24,9 +24,17 @@ from llmctl.studies.adapters.unit import UnitJob, run_unit, spawn_unit
 from llmctl.studies.adapters.units import SEARCH, UNITS, is_searching, unit_key
 from llmctl.training.config import TrainSettings
 from llmctl.training.data import fingerprint_rows
+from llmctl.training.fit import step_reporter
 from llmctl.training.preflight import check_model, check_text, write_rows
-from llmctl.training.sft import step_reporter
 from llmctl.training.sources import Rows, get_rows
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What `check_compare` has read and checked."""
+
+    rows: Rows
+    arms: list[Arm]
 
 
 @dataclass(frozen=True)
@@ -39,8 +47,11 @@ class Files:
     search: Files | None = None  # for the choice of learning rates
 
 
-def check_compare(recipe: CompareRecipe) -> tuple[Rows, list[Arm]]:
-    """Find mistakes that would otherwise stop a run after its folder was made; gives its rows and arms.
+def check_compare(recipe: CompareRecipe) -> Inputs:
+    """Find mistakes that would otherwise stop a run after its folder was made.
+
+    Returns:
+        The rows and the arms of the comparison.
 
     Raises:
         UserError: Model or data is missing, there are too few rows, or the budget can not be met.
@@ -56,14 +67,14 @@ def check_compare(recipe: CompareRecipe) -> tuple[Rows, list[Arm]]:
             f"there are {len(rows.training)} training rows and search.rows is {recipe.search.rows}, which "
             "leaves none to train trials on: lower search.rows, or give more rows"
         )
-    return rows, resolve_arms(recipe)
+    return Inputs(rows, resolve_arms(recipe))
 
 
 def run_comparison(
     run: Run,
     recipe: CompareRecipe,
     *,
-    checked: tuple[Rows, list[Arm]] | None = None,
+    inputs: Inputs | None = None,
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Do what is missing of a comparison; metrics and report are in its folder afterwards.
@@ -71,7 +82,7 @@ def run_comparison(
     Args:
         run: Open, with this recipe.
         recipe: Resolved.
-        checked: What `check_compare` gave; None checks here.
+        inputs: What `check_compare` returned; None runs the checks here.
         quiet: No progress.
 
     Returns:
@@ -80,7 +91,8 @@ def run_comparison(
     Raises:
         UserError: As `check_compare`, or something is not what the run was started with.
     """
-    rows, arms = check_compare(recipe) if checked is None else checked
+    inputs = check_compare(recipe) if inputs is None else inputs
+    rows, arms = inputs.rows, inputs.arms
     run.pin(rows_fingerprint=fingerprint_rows([*rows.training, *rows.validation]))
     if recipe.architectures is None:
         run.pin(**fingerprints(recipe.model))

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
+from llmctl.runs.files import write_json
 from llmctl.studies.adapters.memory import PeakMemory
 from llmctl.studies.adapters.recipe import Accuracy, Curve
 from llmctl.training.config import TrainSettings
 from llmctl.training.data import Prepared, prepare, read_rows
 from llmctl.training.recipe import Architecture, DataSettings
-from llmctl.training.result import TrainResult, write_json
+from llmctl.training.result import TrainResult
 
 if TYPE_CHECKING:
     from llmctl.training.checkpoints import Progress

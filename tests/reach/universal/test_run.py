@@ -12,7 +12,7 @@ from llmctl.errors import UserError
 from llmctl.reach.universal import run as optimize_run
 from llmctl.reach.universal.data import read_pairs
 from llmctl.reach.universal.recipe import DataSettings, OptimizeRecipe
-from llmctl.runs import Journal, Run, load_recipe, read_journal
+from llmctl.runs import Journal, Run, load_recipe, read_journal, timing
 
 ROWS = [{"q": f"say {i}", "a": "ab"[i % 2] * (1 + i % 2)} for i in range(10)]
 
@@ -58,7 +58,8 @@ class Killed(BaseException):
 
 
 def test_a_run_killed_after_every_record_ends_with_the_same_files(tiny_model, file, tmp_path, monkeypatch):
-    monkeypatch.setattr(optimize_run, "time", SimpleNamespace(perf_counter=lambda: 0.0))
+    for module in (optimize_run, timing):
+        monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: 0.0))
     content = recipe_for(tiny_model, file)
     start(tmp_path / "whole", content)
     append, kills = Journal.append, 0
