@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 
-from llmctl.jobs.plan import Shard, most_tokens
-from llmctl.jobs.pool import Lost, Pool
+from llmctl.jobs.plan import most_tokens
+from llmctl.jobs.pool import Lost, WorkerPool
+from llmctl.jobs.records import Done, Failed, Outcome, Shard
 from llmctl.jobs.spec import JobRecipe
-from llmctl.jobs.worker import Done, Failed, Outcome
 
 
 class Budget:
@@ -47,7 +47,7 @@ class Dispatcher:
         budget: Of tokens.
     """
 
-    def __init__(self, pool: Pool, recipe: JobRecipe, shards: Sequence[Shard], budget: Budget) -> None:
+    def __init__(self, pool: WorkerPool, recipe: JobRecipe, shards: Sequence[Shard], budget: Budget) -> None:
         self.pool, self.recipe, self.budget = pool, recipe, budget
         self.failed: dict[str, str] = {}  # model -> why it was given up
         self._pending: dict[str, deque[Shard]] = {}  # base -> shards

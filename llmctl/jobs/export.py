@@ -85,8 +85,8 @@ def _inspect(folder: Path, summary: Mapping[str, Any], target: Path) -> Iterator
     }
     entries = {(e["model"], e["task"], e["protocol"]): e for e in summary["figures"]}
     for group, rows in _groups(folder / RESULTS):
-        if recipe.protocols[group[2]].own_task:
-            continue  # nothing was said
+        if not recipe.protocols[group[2]].definition.samples_text:
+            continue
         samples = inspect_samples(recipe, group, rows, problems[group[1]])
         path = target / f"{re.sub('[^0-9A-Za-z.+-]+', '-', '_'.join([created, *group]))}.json"
         write_json(path, inspect_log(recipe, entries[group], samples, created))

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
 
-from llmctl.jobs.plan import Shard
+from llmctl.jobs.records import Outcome, Shard
 from llmctl.jobs.spec import JobRecipe
-from llmctl.jobs.worker import OpenSampler, Outcome, Worker
+from llmctl.jobs.worker import OpenSampler, Worker
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Crash:
 Event = tuple[int, Outcome | Lost]  # which worker, and what came of the oldest of its shards
 
 
-class Pool(Protocol):
+class WorkerPool(Protocol):
     """Workers that compute shards in the order in which they were given to them."""
 
     workers: int
@@ -69,18 +69,18 @@ class LocalPool:
         self._queue: deque[Shard] = deque()
 
     def submit(self, worker: int, shard: Shard) -> None:
-        """See `Pool.submit`."""
+        """See `WorkerPool.submit`."""
         self._queue.append(shard)
 
     def wait(self) -> Sequence[Event]:
-        """See `Pool.wait`."""
+        """See `WorkerPool.wait`."""
         return [(0, self._worker.compute(self._queue.popleft()))]
 
     def restart(self, worker: int) -> None:
         """This process can not be lost and go on."""
 
     def close(self) -> None:
-        """See `Pool.close`."""
+        """See `WorkerPool.close`."""
         self._worker.close()
 
 
@@ -102,14 +102,14 @@ class ProcessPool:
             self.restart(worker)
 
     def submit(self, worker: int, shard: Shard) -> None:
-        """See `Pool.submit`; the loss of a worker is told by `wait`."""
+        """See `WorkerPool.submit`; the loss of a worker is told by `wait`."""
         try:
             self._running[worker][1].send(shard)
         except (BrokenPipeError, ConnectionResetError):
             pass  # it is dead: its end of the pipe says so when it is read
 
     def wait(self) -> Sequence[Event]:
-        """See `Pool.wait`."""
+        """See `WorkerPool.wait`."""
         ends = {connection: worker for worker, (_, connection) in self._running.items()}
         events: list[Event] = []
         for end in wait(list(ends)):
@@ -126,7 +126,7 @@ class ProcessPool:
         return events
 
     def restart(self, worker: int) -> None:
-        """See `Pool.restart`."""
+        """See `WorkerPool.restart`."""
         here, there = self._context.Pipe()
         threads = str(max(1, round(self._given[0].workers.cpus)))
         process = self._context.Process(target=_serve, args=(there, threads, *self._given), daemon=True)
@@ -137,7 +137,7 @@ class ProcessPool:
         self._running[worker] = (process, here)
 
     def close(self) -> None:
-        """See `Pool.close`."""
+        """See `WorkerPool.close`."""
         for process, connection in self._running.values():
             connection.close()
             process.terminate()

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from llmctl.errors import UserError
-from llmctl.jobs.plan import Shard
 from llmctl.jobs.pool import Event, Lost
+from llmctl.jobs.records import Shard
 from llmctl.jobs.spec import JobRecipe
 from llmctl.jobs.worker import OpenSampler, Worker, one_line
 
@@ -68,17 +68,17 @@ class RayPool:
             raise
 
     def submit(self, worker: int, shard: Shard) -> None:
-        """See `Pool.submit`."""
+        """See `WorkerPool.submit`."""
         self._waiting[worker].append(self._actors[worker].compute.remote(shard))
 
     def wait(self) -> Sequence[Event]:
-        """See `Pool.wait`."""
+        """See `WorkerPool.wait`."""
         heads = {queue[0]: worker for worker, queue in self._waiting.items() if queue}
         ready, _ = self._ray.wait(list(heads), num_returns=1)
         return [self._event(heads[reference]) for reference in ready]
 
     def restart(self, worker: int) -> None:
-        """See `Pool.restart`."""
+        """See `WorkerPool.restart`."""
         self._actors[worker] = self._actor_class.remote(*self._given)
         self._waiting[worker] = deque()
 
