@@ -25,7 +25,7 @@ class JobRecipe(Recipe):
     models: dict[str, ModelSpec] = Field(min_length=1)
     """Models by the name that results have under `model`."""
     tasks: dict[str, TaskSpec] = {}
-    """Tasks by the name that results have under `task`; reach_curve and msr_ranking need none."""
+    """Tasks by the name that results have under `task`; protocols with a task of their own need none."""
     protocols: dict[str, ProtocolSpec] = Field(min_length=1)
     """Protocols by the name that results have under `protocol`."""
     sampling: SamplingSettings = SamplingSettings()
@@ -65,9 +65,10 @@ class JobRecipe(Recipe):
 
     @model_validator(mode="after")
     def _something_is_asked(self) -> JobRecipe:
-        if not self.tasks and not all(spec.definition.task_name for spec in self.protocols.values()):
+        needy = [name for name, spec in self.protocols.items() if spec.definition.task_name is None]
+        if needy and not self.tasks:
             raise ValueError(
-                "tasks are missing, and only a reach_curve or an msr_ranking needs none: e.g. tasks: [sort]"
+                f"tasks are missing, but protocol {needy[0]} asks their problems: e.g. tasks: [sort]"
             )
         for spec in self.protocols.values():
             if (name := spec.definition.task_name) in self.tasks:

@@ -68,9 +68,7 @@ def test_mistakes_of_a_curve_are_one_line(protocols, message):
 
 
 def test_only_a_curve_needs_no_task():
-    with pytest.raises(
-        UserError, match="tasks are missing, and only a reach_curve or an msr_ranking needs none"
-    ):
+    with pytest.raises(UserError, match="tasks are missing, but protocol single asks their problems"):
         job(tasks={})
     assert job(tasks={}, protocols=["reach_curve"]).pairs() == [("states", "reach_curve")]
     with pytest.raises(UserError, match="a task is named states"):
