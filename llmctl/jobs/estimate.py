@@ -38,7 +38,7 @@ def estimate_job(recipe: JobRecipe, folder: Path) -> dict[str, Any]:
     plan = plan_shards(recipe, counts, {})
     rates = known_rates(recipe, folder)
     work: dict[str, Any] = {
-        "problems": sum(found.count for found in counts.values()),
+        "problems": sum(found.problems for found in counts.values()),
         "shards": len(plan),
         "samples": sum(count_samples(recipe, shard) for shard in plan),
         "new tokens, at most": sum(most_tokens(recipe, shard) for shard in plan),

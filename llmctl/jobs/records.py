@@ -37,7 +37,7 @@ class Shard:
 class ProblemCount(NamedTuple):
     """How many problems there are, and a hash of what is asked."""
 
-    count: int
+    problems: int
     digest: str
 
 

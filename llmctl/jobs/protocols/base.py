@@ -143,7 +143,7 @@ class JobProtocol(ABC):
         """
         if found is None:
             raise ValueError(f"protocol {name} has a task of its own, but does not count its problems")
-        return ShardCuts(even_bounds(found.count, recipe.shard_size), found.digest)
+        return ShardCuts(even_bounds(found.problems, recipe.shard_size), found.digest)
 
     @abstractmethod
     def open(self, context: WorkerContext, name: str) -> RunShard:
