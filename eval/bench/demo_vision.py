@@ -1,8 +1,8 @@
-"""How well does the demo's vision-language model describe pictures that it has not seen?
+"""How well does the demo's vision-language model describe images that it has not seen?
 
 The model is made first where it is not in the cache. Printed for each question: the share of greedy
-descriptions that name category, colour and pattern rightly, with 95 % Wilson intervals. The pictures are of
-the catalogue's size, and of other seeds than those that it learned from.
+descriptions that name category, colour and pattern rightly, with 95 % Wilson intervals. The images have
+the catalogue's size, and other seeds than the training images.
 
     python eval/bench/demo_vision.py
     python eval/bench/demo_vision.py --pictures 400 --seed 7 --json

@@ -1,4 +1,4 @@
-"""Sparse-GIN against LoRA at equal size: time and memory of a train step, time of a new token.
+"""Sparse-GIN against LoRA at equal size: time and memory of a train step, time per new token.
 
     python eval/bench/gin_step.py --steps 5 --tokens 512
     python eval/bench/gin_step.py --device cuda --dtype bfloat16 --steps 20 --out gin_step.json
@@ -8,8 +8,8 @@ LoRA's size. A train step is forward, loss, backward and AdamW over one sequence
 gradient checkpointing. The two take turns step by step within one process, the first of each is left out, and
 a ratio is that of the medians. Peak memory is that of a train step in a process of its own for each arm
 (weights, adapter, gradients, optimizer and activations). Decoding adds tokens to a cache of `--tokens`, one
-at a time. The targets: at most 1.5 times LoRA's time and 1.3 times its memory a step, 1.3 times its time a
-new token.
+at a time. The targets: at most 1.5 times LoRA's time and 1.3 times its memory per step, 1.3 times its time
+per new token.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""What the job engine costs beside sampling: 1,000 samples of a stub engine that takes 1 ms each.
+"""What the job engine costs in addition to sampling: 1,000 samples of a stub engine that takes 1 ms each.
 
     python eval/bench/job_overhead.py
 
-Overhead is the time of a start of a job beyond what was spent inside the sampler, which is measured there.
-The task is a stub too, whose problems and checks cost nothing. Every part and journal line is flushed to
+Overhead is the time of a job minus the time spent inside the sampler, which the stub measures. The task is
+a stub too, whose problems and checks cost nothing. Every part and journal line is flushed to
 disk as in any job.
 """
 

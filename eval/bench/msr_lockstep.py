@@ -1,11 +1,11 @@
-"""Users per second that are summed up in lockstep, against one user at a time, in one process.
+"""Users per second that are summarized in lockstep, against one user at a time, in one process.
 
     python eval/bench/msr_lockstep.py --model smollm2-135m --users 32
     python eval/bench/msr_lockstep.py --memory 1000 50000
 
 Both ways make the same recurrent summaries with the same sampler, `summarize_users` itself; one has all
 users in a chunk, the other chunks of one. The target is a ratio of at least 4. `--memory` measures the
-largest memory of a process that sums up so many users with an engine without a model: it must not grow.
+largest memory of a process that summarizes that many users with an engine without a model: it must not grow.
 """
 
 from __future__ import annotations

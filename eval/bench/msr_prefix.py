@@ -5,7 +5,7 @@
 
 On the transformers engine all ways score the same prompts in one process and must agree; the target is a
 ratio of at least 4. The ratio is that of tokens, (P + S) N / (P + S N) for a prefix of P and rests of S,
-where computing is what takes the time. "One at a time" is what code does that knows no batches. On vLLM,
+where computing is what takes the time. "One at a time" is code without batches. On vLLM,
 whose prefix cache is always on here, the share of prompt tokens that came from it is shown.
 """
 
@@ -47,7 +47,7 @@ def conversations(user: int, preference_words: int, candidates: int) -> list[Any
 
 
 def measure(sampler: Any, users: list[list[Any]], tokens: Any, size: int) -> tuple[float, list[float]]:
-    """Seconds for all users, and every score; `size` conversations a call."""
+    """Seconds for all users, and every score; `size` conversations per call."""
     began, scores = time.perf_counter(), []
     for asked in users:
         for start in range(0, len(asked), size):

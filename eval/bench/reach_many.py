@@ -1,6 +1,6 @@
-"""Several searches in lockstep against one after the other: pairs a second, on the same pairs and schedule.
+"""Several searches in lockstep against one after another: pairs per second, on the same pairs and schedule.
 
-A search scores a dozen controls a pass, which leaves a GPU idle; a CPU is busy with one search already.
+A search scores a dozen controls per forward pass: too few for a GPU, while one search keeps a CPU busy.
 
     python eval/bench/reach_many.py --states states.jsonl --device cuda  # minutes
     python eval/bench/reach_many.py --states states.jsonl --pairs 4 --max-k 2 --steps 2  # a CPU
@@ -14,11 +14,11 @@ from llmctl.reach import Phase, Problem, Schedule, solve, solve_many
 def main() -> None:
     parser = common.parser(__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=int, default=32)
-    parser.add_argument("--together", type=int, default=16, help="searches at once")
+    parser.add_argument("--together", type=int, default=16, help="searches in lockstep")
     parser.add_argument("--position", choices=("before", "after"), default="before")
     parser.add_argument("--max-k", type=int, default=4)
-    parser.add_argument("--candidates", type=int, default=16, help="a gradient")
-    parser.add_argument("--steps", type=int, default=8, help="gradients at each k")
+    parser.add_argument("--candidates", type=int, default=16, help="candidates per gradient")
+    parser.add_argument("--steps", type=int, default=8, help="gradients per k")
     options = parser.parse_args()
     model, tokenizer = common.load_model(options)
     pairs = common.unsolved_pairs(model, tokenizer, options.states, options.pairs)
@@ -56,7 +56,7 @@ def main() -> None:
         "forward_tokens_alone": sum(one.forward_tokens for one in alone),
     }
     lines = [
-        f"{options.together} searches at once: {len(pairs) / seconds:.3f} pairs a second against "
+        f"{options.together} searches in lockstep: {len(pairs) / seconds:.3f} pairs a second against "
         f"{len(pairs) / seconds_alone:.3f}, {result['ratio_pairs_a_second']:.2f} times "
         f"({result['ratio_pairs_a_processor_second']:.2f} times in processor time)",
         f"the same answer on {result['equal_answers']} of {len(pairs)} pairs, solved {result['solved']} "

@@ -1,7 +1,7 @@
-"""Against nanoGCG on the same pairs, length and candidates a step: candidates a second, and time to a hit.
+"""llmctl against nanoGCG on the same pairs: candidates per second at equal settings, and time to a hit.
 
 Needs the peer: `pip install nanogcg scipy`. Its own default puts the tokens after the message, and so
-does this bench; `--position before` puts them before it. nanoGCG 0.3.0 can not read the prefix cache of
+does this bench; `--position before` puts them before it. nanoGCG 0.3.0 cannot read the prefix cache of
 transformers 5, so its cache is off; its filter by decoding is off too, as reach's is.
 
     python eval/bench/reach_nanogcg.py --states states.jsonl
@@ -24,9 +24,11 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=2)
     parser.add_argument("--position", choices=("after", "before"), default="after")
     parser.add_argument("--k", type=int, default=4)
-    parser.add_argument("--candidates", type=int, default=64, help="a step")
-    parser.add_argument("--steps", type=int, default=4, help="without a stop")
-    parser.add_argument("--hit-steps", type=int, default=12, help="at most, to the first success")
+    parser.add_argument("--candidates", type=int, default=64, help="candidates per step")
+    parser.add_argument(
+        "--steps", type=int, default=4, help="steps of the timed runs, which do not stop at a hit"
+    )
+    parser.add_argument("--hit-steps", type=int, default=12, help="maximum steps to the first success")
     options = parser.parse_args()
     try:
         import nanogcg
@@ -59,7 +61,7 @@ def main() -> None:
         "rows": rows,
     }
     lines = [
-        f"candidates a second: {ours:.1f} against {theirs:.1f}, {ours / theirs:.2f} times "
+        f"candidates per second: {ours:.1f} against {theirs:.1f}, {ours / theirs:.2f} times "
         f"({result['ratio_candidates_a_processor_second']:.2f} times in processor time)",
         f"time to the first success, or {options.hit_steps} steps: {result['ratio_time_to_hit']:.2f} times "
         f"faster ({result['ratio_processor_time_to_hit']:.2f} times in processor time), "

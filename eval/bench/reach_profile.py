@@ -1,8 +1,8 @@
 """Where a scan's time goes, and what share of the machine's matmul rate it reaches.
 
-The rate of the machine is measured in the same run, on a product of the shape that the model's widest
-layer has in the scan. The scan's operations are two for each weight and token, the output layer counted
-once a sequence.
+The rate of the machine is measured in the same run, on a product of the same shape as the model's widest
+layer in the scan. The scan's operations are two for each weight and token, the output layer counted
+once per sequence.
 
     python eval/bench/reach_profile.py --states states.jsonl
 """

@@ -21,7 +21,7 @@ def main() -> None:
     parser = common.parser(__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=int, default=2)
     parser.add_argument("--tokens", type=int, default=128, help="control tokens allowed; 0: all")
-    parser.add_argument("--candidates", type=int, default=32, help="GCG candidates a step, published side")
+    parser.add_argument("--candidates", type=int, default=32, help="GCG candidates per step, published side")
     parser.add_argument("--steps", type=int, default=8, help="GCG steps, published side")
     parser.add_argument("--max-k", type=int, default=4)
     parser.add_argument("--only", choices=("both", "default", "published"), default="both")

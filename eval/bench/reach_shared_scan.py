@@ -1,4 +1,4 @@
-"""One scan of a fixed state answers every target: what do 75 targets cost beside one?
+"""One scan of a fixed state answers every target: what do 75 targets cost compared with one?
 
 python eval/bench/reach_shared_scan.py --states states.jsonl
 python eval/bench/reach_shared_scan.py --states states.jsonl --tokens 0      # the whole vocabulary

@@ -124,7 +124,7 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2-135m", help="alias, folder or Hub name")
     parser.add_argument("--steps", type=int, default=4, help="optimizer steps a measurement")
     parser.add_argument("--rounds", type=int, default=3, help="measurements of each trainer")
-    parser.add_argument("--batch-size", type=int, default=4, help="rows a step")
+    parser.add_argument("--batch-size", type=int, default=4, help="rows per step")
     parser.add_argument("--seed", type=int, default=0, help="of rows and order")
     options = parser.parse_args()
     warm_up, *rounds = measure(options)

@@ -1,10 +1,12 @@
-"""Batch evaluation: models x tasks x protocols x seeds, in shards, in one process, several, or on Ray."""
+"""Batch evaluation: models x tasks x protocols x seeds, in shards, in one process, in several, or on Ray."""
 
 from llmctl.lazy import lazy_names
 
 _WHERE = {
     "JobRecipe": "spec",
-    "Shard": "plan",
+    "Shard": "records",
+    "PROTOCOLS": "protocols.registry",
+    "JobProtocol": "protocols.base",
     "plan_shards": "plan",
     "run_job": "run",
     "summarize_results": "summary",

@@ -2,36 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from llmctl.errors import UserError
-from llmctl.jobs.metrics import holm, primary_figure
-from llmctl.jobs.result_groups import Cell, Key, read_cells
 from llmctl.jobs.results import RESULTS
 from llmctl.jobs.show import read_job, read_summary
 from llmctl.jobs.spec import JobRecipe
-from llmctl.jobs.summary import compare_cells
+from llmctl.jobs.summary import add_holm, compare_groups, read_job_groups, seed_groups
 from llmctl.runs.recipe import differences, recipe_content
 
-# What must agree for a comparison to mean something.
+# The sections that must agree, or a comparison would mean nothing.
 _SAME = ("tasks", "protocols", "sampling", "seeds", "limit")
 
 
 def compare_jobs(first: Path, second: Path) -> dict[str, Any]:
-    """Second minus first for every model, task and protocol that both have.
+    """The second job minus the first, for every model, task and protocol that both have.
 
-    Models are matched by name; where both jobs have a single model, these two are.
+    Models are matched by name, or as they are where each job has a single model.
 
     Returns:
-        `comparisons`, as in a summary, and `differences` of the two recipes in words.
+        `comparisons`, as in a summary, and `differences` between the two recipes, one line each.
 
     Rankings may be of different runs or arms, as long as these have the same candidate lists.
 
     Raises:
-        UserError: A folder is no finished job, the two ask differently, rank different lists, or share no
-            model.
+        UserError: A folder is no finished job, the two ask differently or about different problems, or they
+            share no model.
     """
     old, new = read_job(first), read_job(second)
     _check_same(first, second, old, new)
@@ -41,20 +39,21 @@ def compare_jobs(first: Path, second: Path) -> dict[str, Any]:
         [name for name in new.models if name not in failed[1]],
         f"{first} and {second}",
     )
-    _check_lists(first, second, list(old.rankings))
-    a, b = read_cells(first / RESULTS, old.rankings), read_cells(second / RESULTS, new.rankings)
+    _check_comparable((first, second), old)
+    a, b = read_job_groups(first / RESULTS, old), read_job_groups(second / RESULTS, new)
     entries = []
-    for task, protocol in old.asked():
+    for task, protocol in old.pairs():
         spec = old.protocols[protocol]
-        figure, values = primary_figure(spec.protocol, spec.n)
+        primary = spec.definition.primary(spec)
         for was, now in pairs:
-            found = compare_cells(
-                _cells(a, old, (was, task, protocol)), _cells(b, new, (now, task, protocol)), values
+            found = compare_groups(
+                seed_groups(a, old, (was, task, protocol)),
+                seed_groups(b, new, (now, task, protocol)),
+                primary.values,
             )
-            about = {"task": task, "protocol": protocol, "figure": figure, "first": was, "second": now}
-            entries.append(about | found)
-    for entry, adjusted in zip(entries, holm([e["p_value"] for e in entries]), strict=True):
-        entry["p_holm"] = adjusted
+            about = {"task": task, "protocol": protocol, "figure": primary.name, "first": was, "second": now}
+            entries.append(about | found.to_dict())
+    add_holm(entries)
     changed = differences(recipe_content(old), recipe_content(new), JobRecipe.free_keys)
     return {"first": str(first), "second": str(second), "comparisons": entries, "differences": changed}
 
@@ -70,29 +69,21 @@ def _check_same(first: Path, second: Path, old: JobRecipe, new: JobRecipe) -> No
 
 
 def _asked(recipe: JobRecipe) -> dict[str, Any]:
-    """What a job asks, less whose lists its rankings take: `_check_lists` sees whether they are the same."""
+    """A recipe without the settings that may differ, because `_check_comparable` looks deeper."""
     content = recipe_content(recipe)
-    for name in recipe.rankings:
-        spec: dict[str, Any] = content["protocols"][name]
-        content["protocols"][name] = {k: v for k, v in spec.items() if k not in ("run", "arm", "shards")}
+    for name, spec in recipe.protocols.items():
+        free = spec.definition.unmatched_fields
+        plain: dict[str, Any] = content["protocols"][name]
+        content["protocols"][name] = {key: value for key, value in plain.items() if key not in free}
     return content
 
 
-def _check_lists(first: Path, second: Path, rankings: Sequence[str]) -> None:
-    hashes = [
-        {
-            entry["protocol"]: entry["candidate_hash"]
-            for entry in read_summary(folder)["figures"]
-            if entry["protocol"] in rankings
-        }
-        for folder in (first, second)
-    ]
-    for name, found in hashes[0].items():
-        if found != hashes[1].get(name):
-            raise UserError(
-                f"{first} and {second} rank different candidates under {name} (hash {found} and "
-                f"{hashes[1].get(name)}): compare jobs on runs with the same data and lists (candidates.path)"
-            )
+def _check_comparable(jobs: tuple[Path, Path], recipe: JobRecipe) -> None:
+    """Let each protocol check one entry of each summary."""
+    found = [{entry["protocol"]: entry for entry in read_summary(job)["figures"]} for job in jobs]
+    for name, first in found[0].items():
+        if name in found[1]:
+            recipe.protocols[name].definition.check_comparable(name, jobs, first, found[1][name])
 
 
 def _pairs(old: Sequence[str], new: Sequence[str], jobs: str) -> list[tuple[str, str]]:
@@ -104,7 +95,3 @@ def _pairs(old: Sequence[str], new: Sequence[str], jobs: str) -> list[tuple[str,
         f"{jobs} share no model: the first has {', '.join(old)}, the second {', '.join(new)}; "
         "give the same names"
     )
-
-
-def _cells(cells: Mapping[Key, Cell], recipe: JobRecipe, group: tuple[str, str, str]) -> list[Cell]:
-    return [cells[(*group, seed)] for seed in recipe.protocol_seeds(group[2])]

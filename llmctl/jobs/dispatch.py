@@ -1,53 +1,53 @@
-"""Who computes which shard: workers keep the base that they have loaded, lost shards are taken up again."""
+"""The dispatcher: which worker computes which shard, and what happens to shards of lost workers."""
 
 from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 
-from llmctl.jobs.plan import Shard, most_tokens
-from llmctl.jobs.pool import Lost, Pool
+from llmctl.jobs.plan import most_tokens
+from llmctl.jobs.pool import Lost, WorkerPool
+from llmctl.jobs.records import Done, Failed, Outcome, Shard
 from llmctl.jobs.spec import JobRecipe
-from llmctl.jobs.worker import Done, Failed, Outcome
 
 
 class Budget:
-    """New tokens that a job may sample. What is in flight counts with all that it may come to.
+    """The new tokens that a job may sample. Shards in flight count with their maximum.
 
     Args:
-        limit: None for no limit.
-        spent: Tokens of the shards that are done already.
+        limit: Maximum number of new tokens; None is no limit.
+        spent: New tokens of the shards that are already finished.
     """
 
     def __init__(self, limit: int | None, spent: int = 0) -> None:
         self.limit, self.spent = limit, spent
-        self.is_used_up = False  # a shard was not begun because of it
+        self.is_used_up = False  # a shard was not started because of the limit
         self._reserved: dict[str, int] = {}
 
     def take(self, shard: Shard, most: int) -> bool:
-        """Set `most` tokens aside for a shard; False where they might pass the limit."""
+        """Reserve `most` tokens for a shard; False if that might pass the limit."""
         if self.limit is not None and self.spent + sum(self._reserved.values()) + most > self.limit:
             return False
         self._reserved[shard.key] = most
         return True
 
     def settle(self, shard: Shard, tokens: int) -> None:
-        """A shard has cost so many."""
+        """Replace the reservation of a shard by what it cost."""
         self._reserved.pop(shard.key, None)
         self.spent += tokens
 
 
 class Dispatcher:
-    """Hands shards to a pool, a few to each worker at a time.
+    """Hands shards to a pool, a few per worker at a time. A worker keeps the base model that it has loaded.
 
     Args:
-        pool: Computes them.
-        recipe: Of the job.
-        shards: That are not done yet.
-        budget: Of tokens.
+        pool: The workers.
+        recipe: The job's recipe.
+        shards: The shards that are not finished yet.
+        budget: The new tokens that may be sampled.
     """
 
-    def __init__(self, pool: Pool, recipe: JobRecipe, shards: Sequence[Shard], budget: Budget) -> None:
+    def __init__(self, pool: WorkerPool, recipe: JobRecipe, shards: Sequence[Shard], budget: Budget) -> None:
         self.pool, self.recipe, self.budget = pool, recipe, budget
         self.failed: dict[str, str] = {}  # model -> why it was given up
         self._pending: dict[str, deque[Shard]] = {}  # base -> shards
@@ -58,9 +58,9 @@ class Dispatcher:
         self._losses: Counter[str] = Counter()
 
     def outcomes(self) -> Iterator[Outcome]:
-        """Outcomes as they come, until all shards are done, given up, or too dear for the budget.
+        """Yield outcomes as they arrive, until all shards are finished, given up, or beyond the budget.
 
-        Of a model that fails one `Failed` comes, and none of its shards is begun after it.
+        A model that fails yields one `Failed`, and none of its shards is started after that.
         """
         while True:
             for worker in self._in_flight:
@@ -78,7 +78,7 @@ class Dispatcher:
         return self.recipe.models[shard.model].base
 
     def _fill(self, worker: int) -> None:
-        """Give a worker as many shards as it may hold."""
+        """Hand a worker as many shards as it may hold."""
         held = self._in_flight[worker]
         while len(held) < self.recipe.workers.in_flight:
             base = self._base_for(worker)
@@ -93,7 +93,7 @@ class Dispatcher:
             self.pool.submit(worker, shard)
 
     def _base_for(self, worker: int) -> str | None:
-        """The base that a worker has loaded while it has shards left, else where most is left to do."""
+        """The base model that the worker has loaded while it has shards left, otherwise the one with most."""
         mine = self._loaded.get(worker)
         if mine is not None and self._pending.get(mine):
             return mine
@@ -119,7 +119,7 @@ class Dispatcher:
         yield failure
 
     def _lost(self, worker: int, loss: Lost) -> Iterator[Outcome]:
-        """Take up again what a worker held; the oldest of its shards may have been the cause."""
+        """Queue the shards of a lost worker again; the oldest of them may have been the cause."""
         held = list(self._in_flight[worker])
         self._in_flight[worker].clear()
         self._loaded.pop(worker, None)

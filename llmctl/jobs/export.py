@@ -1,8 +1,8 @@
 """A job's results for other tools: CSV, Markdown, or logs that inspect_ai reads (`inspect view`).
 
 Inspect's log was chosen over lm-eval's result file because it has a reader: a validated schema
-(`inspect_ai.log.read_eval_log`) and a viewer. One log is written for each model x task x protocol, and none
-of curves and rankings, in which nothing is said.
+(`inspect_ai.log.read_eval_log`) and a viewer. One log is written per model x task x protocol; protocols
+that sample no text have none.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from llmctl.runs.files import TEMPORARY_SUFFIX, disk_error, make_folder, write_j
 from llmctl.tasks import Problem
 
 Format = Literal["csv", "markdown", "inspect"]
-INSPECT_VERSION = 2  # of the log's schema
+INSPECT_VERSION = 2  # version of the log's schema
 
 
 def export_job(folder: Path, to: Format, output: Path | None = None) -> list[Path]:
     """Write a finished job in another format.
 
     Args:
-        folder: Of the job.
-        to: csv, a row a sample; markdown, the tables of `llmctl eval show`; inspect, a folder of logs.
-        output: A file, or a folder for inspect; in the job's folder where None.
+        folder: The job's folder.
+        to: csv, one row per sample; markdown, the tables of `llmctl eval show`; inspect, a folder of logs.
+        output: A file, or a folder for inspect; None is a default in the job's folder.
 
     Returns:
-        What was written.
+        The files that were written.
 
     Raises:
-        UserError: The job is not finished, its task is gone (inspect), or the disk refused.
+        UserError: The job is not finished, its task is missing (inspect), or the disk refused.
     """
     summary = read_summary(folder)
     if to == "csv":
@@ -85,8 +85,8 @@ def _inspect(folder: Path, summary: Mapping[str, Any], target: Path) -> Iterator
     }
     entries = {(e["model"], e["task"], e["protocol"]): e for e in summary["figures"]}
     for group, rows in _groups(folder / RESULTS):
-        if recipe.protocols[group[2]].own_task:
-            continue  # nothing was said
+        if not recipe.protocols[group[2]].definition.samples_text:
+            continue
         samples = inspect_samples(recipe, group, rows, problems[group[1]])
         path = target / f"{re.sub('[^0-9A-Za-z.+-]+', '-', '_'.join([created, *group]))}.json"
         write_json(path, inspect_log(recipe, entries[group], samples, created))
@@ -111,13 +111,13 @@ def _groups(results: Path) -> Iterator[tuple[tuple[str, str, str], list[dict[str
 def inspect_log(
     recipe: JobRecipe, entry: Mapping[str, Any], samples: Sequence[Mapping[str, Any]], created: str
 ) -> dict[str, Any]:
-    """One log of inspect_ai: the entry's figures as metrics, and its samples.
+    """One log of inspect_ai: metrics and samples of one model, task and protocol.
 
     Args:
-        recipe: Of the job.
-        entry: Of the summary's `figures`.
-        samples: As `inspect_samples` makes them.
-        created: ISO time.
+        recipe: The job's recipe.
+        entry: An entry of the summary's `figures`.
+        samples: The result of `inspect_samples`.
+        created: Time of creation in ISO format.
     """
     name = f"{entry['task']}-{entry['protocol']}"
     spec = recipe.models[entry["model"]]
@@ -162,7 +162,7 @@ def inspect_samples(
     rows: Sequence[Mapping[str, Any]],
     problems: Mapping[str, Problem],
 ) -> list[dict[str, Any]]:
-    """Samples of a log: an epoch each seed and sample; the turns of an episode are one conversation."""
+    """Samples of a log: one epoch per seed and sample; the turns of an episode are one conversation."""
     episodes: dict[tuple[str, int, int], list[Mapping[str, Any]]] = defaultdict(list)
     for row in rows:
         episodes[(row["problem"], row["seed"], row["sample"])].append(row)

@@ -24,18 +24,18 @@ except ImportError as error:
         "lm-eval tasks need the package lm_eval, which is not installed: run `pip install lm_eval`"
     ) from error
 
-DEFAULT_NEW_TOKENS = 256  # lm-eval's own, where a task does not say
-_SPARE = 2  # tokens of the context that an engine may need for itself
-_CONTEXT = 2048  # of rolling windows, where an engine does not know its model's
+DEFAULT_NEW_TOKENS = 256  # lm-eval's own default for tasks that set none
+_SPARE = 2  # tokens of the context that are left to the engine
+_CONTEXT = 2048  # context length for rolling windows, where an engine does not know its model's
 
 
 class SamplerLM(TemplateLM):
     """An lm-eval model over a sampler.
 
     Args:
-        sampler: Any; one that also scores continuations for loglikelihood tasks.
-        seed: Of sampled generations; greedy ones, lm-eval's default, do not depend on it.
-        batch: Requests of one call of the sampler.
+        sampler: Any sampler; loglikelihood tasks need one that scores continuations.
+        seed: Seed of sampled generations; greedy ones, lm-eval's default, do not depend on it.
+        batch: Maximum requests per call of the sampler.
     """
 
     def __init__(self, sampler: Sampler, *, seed: int = 0, batch: int = 64) -> None:
@@ -44,12 +44,12 @@ class SamplerLM(TemplateLM):
 
     @property
     def eot_token_id(self) -> int:
-        """The end token of the model's tokenizer, which stands where a context is empty."""
+        """The end token of the model's tokenizer, which is used in place of an empty context."""
         return int(self._scoring().tokenizer.eos_token_id)
 
     @property
     def tokenizer_name(self) -> str:
-        """For lm-eval's caches."""
+        """A name for lm-eval's caches."""
         return self.sampler.info.model.replace("/", "__")
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
@@ -114,8 +114,8 @@ class SamplerLM(TemplateLM):
     def _scoring(self) -> ScoringSampler:
         if not isinstance(self.sampler, ScoringSampler):
             raise UserError(
-                f"engine {self.sampler.info.engine} can not score continuations, as this lm-eval task "
-                "asks: take engine transformers, or a task of output_type generate_until"
+                f"engine {self.sampler.info.engine} cannot score continuations, which this lm-eval "
+                "task needs: take engine transformers, or a task of output_type generate_until"
             )
         return self.sampler
 
@@ -124,13 +124,13 @@ class SamplerLM(TemplateLM):
         return (self._scoring().info.context_length or _CONTEXT) - _SPARE
 
     def _cut(self, context: list[int], wanted: list[int]) -> tuple[list[int], list[int]]:
-        """The last tokens of a context that leave room for what is scored."""
+        """Cut the beginning of a context so that the scored tokens fit behind it."""
         wanted = wanted[-self._context :]
         return context[-max(1, self._context + 1 - len(wanted)) :], wanted
 
 
 def _settings(options: dict[str, Any], seed: int) -> Settings:
-    """lm-eval's generation options as ours; greedy unless the task asks to sample."""
+    """lm-eval's generation options as sampling settings; greedy unless the task samples."""
     until = options.get("until") or ()
     temperature = float(options.get("temperature") or 0.0) if options.get("do_sample", True) else 0.0
     return Settings(

@@ -1,6 +1,6 @@
-"""Where shards are computed: in this process, or in several. Each worker holds one sampler.
+"""Pools of workers: one in this process, or several processes. Each worker holds one sampler.
 
-A pool knows workers by number and nothing of the plan; `dispatch` decides who computes what.
+A pool knows workers by index and nothing about the plan; `dispatch` decides who computes what.
 """
 
 from __future__ import annotations
@@ -15,47 +15,47 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
 
-from llmctl.jobs.plan import Shard
+from llmctl.jobs.records import Outcome, Shard
 from llmctl.jobs.spec import JobRecipe
-from llmctl.jobs.worker import OpenSampler, Outcome, Worker
+from llmctl.jobs.worker import OpenSampler, Worker
 
 
 @dataclass(frozen=True)
 class Lost:
-    """A worker is gone, and with it what it was computing."""
+    """A worker has ended, and the shards that it held are lost."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class Crash:
-    """A defect of the code in a worker: its traceback."""
+    """A bug in a worker, with its traceback."""
 
     text: str
 
 
-Event = tuple[int, Outcome | Lost]  # which worker, and what came of the oldest of its shards
+Event = tuple[int, Outcome | Lost]  # index of the worker, and the outcome of the oldest of its shards
 
 
-class Pool(Protocol):
-    """Workers that compute shards in the order in which they were given to them."""
+class WorkerPool(Protocol):
+    """Workers that each compute their shards in the order of submission."""
 
     workers: int
 
     def submit(self, worker: int, shard: Shard) -> None:
-        """Hand a shard to a worker; returns at once."""
+        """Hand a shard to a worker without waiting for it."""
         ...
 
     def wait(self) -> Sequence[Event]:
-        """Block until something has happened; only called while something is in flight."""
+        """Wait for at least one event; may only be called while a shard is in flight."""
         ...
 
     def restart(self, worker: int) -> None:
-        """Put a new worker in the place of a lost one."""
+        """Replace a lost worker by a new one."""
         ...
 
     def close(self) -> None:
-        """End all workers; calling it twice is harmless."""
+        """End all workers; may be called twice."""
         ...
 
 
@@ -69,18 +69,18 @@ class LocalPool:
         self._queue: deque[Shard] = deque()
 
     def submit(self, worker: int, shard: Shard) -> None:
-        """See `Pool.submit`."""
+        """See `WorkerPool.submit`."""
         self._queue.append(shard)
 
     def wait(self) -> Sequence[Event]:
-        """See `Pool.wait`."""
+        """See `WorkerPool.wait`."""
         return [(0, self._worker.compute(self._queue.popleft()))]
 
     def restart(self, worker: int) -> None:
-        """This process can not be lost and go on."""
+        """Do nothing: a job does not outlive its own process."""
 
     def close(self) -> None:
-        """See `Pool.close`."""
+        """See `WorkerPool.close`."""
         self._worker.close()
 
 
@@ -88,9 +88,9 @@ class ProcessPool:
     """Workers in processes of their own on this machine.
 
     Args:
-        recipe: Of the job.
-        workers: How many.
-        open_model: A function of a module, so that a new process can import it.
+        recipe: The job's recipe.
+        workers: Number of processes.
+        open_model: Opens a sampler; must be importable, since a new process looks it up by name.
     """
 
     def __init__(self, recipe: JobRecipe, workers: int, open_model: OpenSampler) -> None:
@@ -102,14 +102,14 @@ class ProcessPool:
             self.restart(worker)
 
     def submit(self, worker: int, shard: Shard) -> None:
-        """See `Pool.submit`; the loss of a worker is told by `wait`."""
+        """See `WorkerPool.submit`; `wait` reports the loss of a worker."""
         try:
             self._running[worker][1].send(shard)
         except (BrokenPipeError, ConnectionResetError):
-            pass  # it is dead: its end of the pipe says so when it is read
+            pass  # the worker has ended, which `wait` finds when it reads the pipe
 
     def wait(self) -> Sequence[Event]:
-        """See `Pool.wait`."""
+        """See `WorkerPool.wait`."""
         ends = {connection: worker for worker, (_, connection) in self._running.items()}
         events: list[Event] = []
         for end in wait(list(ends)):
@@ -126,7 +126,7 @@ class ProcessPool:
         return events
 
     def restart(self, worker: int) -> None:
-        """See `Pool.restart`."""
+        """See `WorkerPool.restart`."""
         here, there = self._context.Pipe()
         threads = str(max(1, round(self._given[0].workers.cpus)))
         process = self._context.Process(target=_serve, args=(there, threads, *self._given), daemon=True)
@@ -137,7 +137,7 @@ class ProcessPool:
         self._running[worker] = (process, here)
 
     def close(self) -> None:
-        """See `Pool.close`."""
+        """See `WorkerPool.close`."""
         for process, connection in self._running.values():
             connection.close()
             process.terminate()

@@ -1,4 +1,4 @@
-"""How fast models were on this machine: measured by jobs, kept in the cache, read by `--dry-run`."""
+"""Sampling rates of models on this machine: measured by jobs, kept in the cache, read by `--dry-run`."""
 
 from __future__ import annotations
 
@@ -16,29 +16,30 @@ from llmctl.runs.files import make_folder, write_json
 _FILE = "eval-rates.json"
 
 
-def journal_rates(lines: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-    """New tokens a second of one worker, by model, from the journal of a job."""
+def journal_rates(recipe: JobRecipe, lines: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """New tokens per second of one worker, by model, from the journal of a job."""
+    samples = {name for name, spec in recipe.protocols.items() if spec.definition.samples_text}
     totals: dict[str, tuple[int, float]] = {}
     for line in lines:
-        if line["engine"] in ("search", "scoring"):
-            continue  # curves and rankings sample nothing
+        if line["protocol"] not in samples:
+            continue
         tokens, seconds = totals.get(line["model"], (0, 0.0))
         totals[line["model"]] = (tokens + line["tokens"], seconds + line["seconds"])
     return {model: tokens / seconds for model, (tokens, seconds) in totals.items() if tokens and seconds}
 
 
 def known_rates(recipe: JobRecipe, folder: Path) -> dict[str, float]:
-    """New tokens a second of one worker by model: of this job's own folder, else of an earlier job."""
+    """New tokens per second of one worker, by model: from this job's folder or an earlier job."""
     kept = _read()
     found = {
         name: kept[key] for name in recipe.models if (key := _key(recipe, name)) in kept and kept[key] > 0
     }
-    return found | journal_rates(read_journal(folder / "journal" / "shards.jsonl"))
+    return found | journal_rates(recipe, read_journal(folder / "journal" / "shards.jsonl"))
 
 
 def keep_rates(recipe: JobRecipe, lines: Iterable[Mapping[str, Any]]) -> None:
-    """Remember the rates of a job for the estimates of later ones."""
-    rates = journal_rates(lines)
+    """Keep the rates of a job for the estimates of later jobs."""
+    rates = journal_rates(recipe, lines)
     kept = _read() | {_key(recipe, name): round(rate, 3) for name, rate in rates.items()}
     make_folder(cache_dir())
     write_json(cache_dir() / _FILE, kept)
@@ -50,7 +51,7 @@ def _key(recipe: JobRecipe, name: str) -> str:
 
 
 def _read() -> dict[str, float]:
-    """What is kept; an unreadable file only costs an estimate."""
+    """The kept rates; without a readable file there are none, which only costs an estimate."""
     try:
         content = json.loads((cache_dir() / _FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,7 +1,7 @@
 """Workers as Ray actors, on this machine or on a cluster. Each holds one sampler and its share of GPUs.
 
-Only shards travel to an actor and finished parts back; the driver hands out few at a time, so no queue of
-work or of results grows in the object store.
+Shards are sent to actors, and finished parts are sent back. The driver hands out few shards at a time, so
+neither shards nor results pile up in the object store.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from llmctl.errors import UserError
-from llmctl.jobs.plan import Shard
 from llmctl.jobs.pool import Event, Lost
+from llmctl.jobs.records import Shard
 from llmctl.jobs.spec import JobRecipe
 from llmctl.jobs.worker import OpenSampler, Worker, one_line
 
-ANSWER_S = 10.0  # a cluster that accepts no connection for so long does not answer
-CONNECT_S = 60.0  # nor does one that accepts it and can not be joined
+ANSWER_S = 10.0  # seconds to accept a connection, after which a cluster counts as not answering
+CONNECT_S = 60.0  # seconds to join a cluster that has accepted a connection
 OBJECT_STORE_BYTES = 256 * 2**20  # on this machine: a few parts at a time
 _PORT = 6379
 
@@ -30,11 +30,11 @@ class RayPool:
     """Actors that compute shards.
 
     Args:
-        recipe: Of the job; its `workers` say what an actor takes.
-        workers: How many; as many as there is room for where None.
-        most: Actors that have any use.
-        address: Of a cluster, host:port or "auto"; None starts Ray on this machine.
-        open_model: A function of a module that every node can import.
+        recipe: The job's recipe; its `workers` section gives the resources of an actor.
+        workers: Number of actors; None is as many as there is room for.
+        most: Maximum number of actors that have work.
+        address: Address of a cluster, host:port or "auto"; None starts Ray on this machine.
+        open_model: Opens a sampler; every node must be able to import it.
 
     Raises:
         UserError: Ray is missing, the cluster does not answer, or it has no room for an actor.
@@ -60,7 +60,7 @@ class RayPool:
                 num_cpus=recipe.workers.cpus, num_gpus=recipe.workers.gpus, max_restarts=0, max_task_retries=0
             )(Worker)
             self._actors: dict[int, Any] = {}
-            self._waiting: dict[int, deque[Any]] = {}  # worker -> references, the oldest first
+            self._waiting: dict[int, deque[Any]] = {}  # references of shards by worker, the oldest first
             for worker in range(self.workers):
                 self.restart(worker)
         except BaseException:
@@ -68,17 +68,17 @@ class RayPool:
             raise
 
     def submit(self, worker: int, shard: Shard) -> None:
-        """See `Pool.submit`."""
+        """See `WorkerPool.submit`."""
         self._waiting[worker].append(self._actors[worker].compute.remote(shard))
 
     def wait(self) -> Sequence[Event]:
-        """See `Pool.wait`."""
+        """See `WorkerPool.wait`."""
         heads = {queue[0]: worker for worker, queue in self._waiting.items() if queue}
         ready, _ = self._ray.wait(list(heads), num_returns=1)
         return [self._event(heads[reference]) for reference in ready]
 
     def restart(self, worker: int) -> None:
-        """See `Pool.restart`."""
+        """See `WorkerPool.restart`."""
         self._actors[worker] = self._actor_class.remote(*self._given)
         self._waiting[worker] = deque()
 
@@ -95,7 +95,7 @@ class RayPool:
         try:
             return worker, self._ray.get(self._waiting[worker].popleft())
         except RayTaskError:
-            raise  # a defect of the code in the actor; its traceback is in the message
+            raise  # a bug in the actor; the message has its traceback
         except RayError as error:
             self._waiting[worker].clear()
             return worker, Lost(one_line(error))
@@ -108,7 +108,9 @@ def _import_ray() -> Any:
             "or take engine processes"
         )
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # the coming default; else it warns
+    os.environ.setdefault(
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0"
+    )  # Ray's future default; without it Ray warns
     import ray
 
     return ray
@@ -134,7 +136,7 @@ def _connect(ray: Any, recipe: JobRecipe, workers: int | None, address: str | No
         try:
             ray.init(address=address, log_to_driver=False, logging_level="error")
             found.append(None)
-        except BaseException as error:  # told below, by the thread that has someone to tell
+        except BaseException as error:  # raised below, in the thread of the caller
             found.append(error)
 
     thread = threading.Thread(target=join, daemon=True)
@@ -143,7 +145,7 @@ def _connect(ray: Any, recipe: JobRecipe, workers: int | None, address: str | No
     if not found:
         raise UserError(f"the Ray cluster at {address} could not be joined within {CONNECT_S:g} s: {_REMEDY}")
     if found[0] is not None:
-        raise UserError(f"the Ray cluster at {address} can not be joined ({one_line(found[0])}): {_REMEDY}")
+        raise UserError(f"the Ray cluster at {address} cannot be joined ({one_line(found[0])}): {_REMEDY}")
 
 
 _REMEDY = (
@@ -166,7 +168,7 @@ def _check_answers(address: str) -> None:
 
 
 def _room(ray: Any, recipe: JobRecipe) -> int:
-    """Actors that fit on the nodes that are there."""
+    """Number of actors that fit on the nodes of the cluster."""
     total = 0
     for node in ray.nodes():
         if node["Alive"]:

@@ -1,4 +1,4 @@
-"""The report of a job: what was asked, figures with intervals, paired tests, what failed."""
+"""The report of a job: what was asked, metrics with intervals, paired tests, and what failed."""
 
 from __future__ import annotations
 
@@ -7,28 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from llmctl.jobs.show import all_tables
-from llmctl.jobs.spec import PROTOCOLS, JobRecipe
+from llmctl.jobs.spec import JobRecipe
 from llmctl.runs import Run, Section, Table, write_report
 from llmctl.runs.tables import escape_markdown
-
-_READING = (
-    "`m1_t1` is one sample. A vote of n parallel samples, `m<n>_t1`, costs as many samples as a vote over n "
-    "turns without an oracle, `m1_t<n>`; and `pass_<n>` as many as any of n turns being right, `p1_t<n>`. "
-    "Compare within these pairs. Intervals are of 95 %, over problems: samples and seeds of one problem are "
-    "not taken for independent."
-)
-_READING_RANKS = (
-    "A ranking asks a model whether a user will choose each item of a frozen list, and ranks the list by "
-    "P(yes). Its figures are by expected rank under ties, and `answer_mass` is the share of all probability "
-    "that is on yes or no. Intervals are of 95 %, over users."
-)
 
 
 def write_job_report(run: Run, recipe: JobRecipe, summary: Mapping[str, Any]) -> Path:
     """Write `report.md` and `report.html` of a finished job."""
     sections = [
         Section("What was asked", [_models(recipe, summary), _protocols(recipe)]),
-        Section("Figures", [*_readings(recipe), *all_tables(summary)]),
+        Section("Metrics", [*_readings(recipe), *all_tables(summary)]),
     ]
     if summary["failed"]:
         lines = [f"- {escape_markdown(f'{model}: {why}')}" for model, why in summary["failed"].items()]
@@ -37,8 +25,8 @@ def write_job_report(run: Run, recipe: JobRecipe, summary: Mapping[str, Any]) ->
 
 
 def _readings(recipe: JobRecipe) -> list[str]:
-    is_all_ranking = len(recipe.rankings) == len(recipe.protocols)
-    return ([] if is_all_ranking else [_READING]) + ([_READING_RANKS] if recipe.rankings else [])
+    """How the metrics are read, once for protocols that share a text."""
+    return list(dict.fromkeys(recipe.protocols[name].definition.reading for _, name in recipe.pairs()))
 
 
 def _models(recipe: JobRecipe, summary: Mapping[str, Any]) -> Table:
@@ -55,10 +43,10 @@ def _protocols(recipe: JobRecipe) -> Table:
     for name, spec in recipe.protocols.items():
         sampling = recipe.protocol_sampling(name)
         asked: list[Any] = [spec.samples, sampling.temperature, sampling.top_p, sampling.max_tokens]
-        if spec.own_task:
-            asked = [None] * len(asked)  # nothing is sampled
-        rows.append([name, PROTOCOLS[spec.protocol], *asked])
-    columns = ["protocol", "what it is", "samples", "temperature", "top_p", "new tokens at most"]
+        if not spec.definition.samples_text:
+            asked = [None] * len(asked)  # no text is sampled
+        rows.append([name, spec.definition.description, *asked])
+    columns = ["protocol", "what it is", "samples", "temperature", "top_p", "maximum new tokens"]
     limits = {task: recipe.problem_limit(task) for task in recipe.tasks}
     asked_of = ", ".join(f"{task} (at most {limit})" if limit else task for task, limit in limits.items())
     on = f"On {asked_of}; seeds" if limits else "Seeds"

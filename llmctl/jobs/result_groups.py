@@ -1,13 +1,13 @@
-"""Per-problem numbers of every (model, task, protocol, seed), streamed from a results file.
+"""Numbers per problem of every (model, task, protocol, seed), streamed from a results file.
 
-Text never enters: memory grows with problems, not with samples. Rows come by problem, and a row group
-holds whole problems of one cell (`results.write_results`).
+Texts are not read, so memory grows with problems, not with samples. Rows are ordered by problem, and a row
+group holds whole problems of one result group (`results.write_results`).
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,66 +15,73 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from llmctl.jobs.records import GroupKey
 from llmctl.jobs.results import read_groups
 
 Floats = NDArray[np.float64]
-Key = tuple[str, str, str, int]  # model, task, protocol, seed
+ProblemValues = Callable[[Any, Floats], dict[str, Floats]]  # more numbers per problem from a table
 
 _READ = ("model", "task", "protocol", "seed", "problem", "reward", "tokens", "is_correct", "answer", "error")
 FLOWS = ("wrong_to_right", "right_to_wrong", "right_to_right", "wrong_to_wrong")
 
 
 @dataclass
-class Cell:
-    """One model on one task under one protocol and seed, problem by problem."""
+class ResultGroup:
+    """The results of one model on one task under one protocol and seed, problem by problem."""
 
-    problems: str = ""  # a hash of their ids, in order
-    values: dict[str, Floats] = field(default_factory=dict)  # (P,) each
+    problems: str = ""
+    """A hash of the problems' ids, in order."""
+    values: dict[str, Floats] = field(default_factory=dict)
+    """Numbers per problem by name, (P,) each."""
     errors: int = 0
+    """Samples that the engine failed on."""
     unreadable: int = 0
+    """Samples without a readable answer."""
     flows: dict[str, int] = field(default_factory=lambda: dict.fromkeys(FLOWS, 0))
+    """How many samples became right or wrong after the sample before, within a problem."""
 
     @property
     def count(self) -> int:
-        """P, problems."""
+        """P, the number of problems."""
         return len(self.values["samples"])
 
 
-def read_cells(path: Path, rankings: Collection[str] = ()) -> dict[Key, Cell]:
-    """Every cell of a results file.
+def read_result_groups(
+    path: Path, extra: Mapping[str, ProblemValues] | None = None
+) -> dict[GroupKey, ResultGroup]:
+    """Every group of a results file.
 
     Args:
         path: The file.
-        rankings: The protocols that rank candidates; their cells have the metrics of each user, too.
+        extra: By protocol, what makes more numbers per problem (`JobProtocol.problem_values`).
 
     Returns:
-        For each cell arrays (P,): `samples`, `correct`, `first` (whether the first sample is right), `last`,
-        `any`, `share` (of samples that are right), `vote` (the chance that a majority vote is right, ties
-        broken at random), `tokens` and `reward` (sums over samples). Of a ranking also `answer_mass` (mean
-        over candidates) and the metrics of `msr.user_metrics`.
+        For each group arrays (P,): `samples`, `correct`, `first` (whether the first sample is right),
+        `last`, `any`, `share` (of samples that are right), `vote` (the probability that a majority vote is
+        right, ties broken at random), `tokens` and `reward` (sums over samples), and those of `extra`.
 
     Raises:
-        UserError: The file can not be read.
+        UserError: The file cannot be read.
     """
-    parts: dict[Key, list[dict[str, Floats]]] = {}
-    hashes: dict[Key, Any] = {}
-    cells: dict[Key, Cell] = {}
+    parts: dict[GroupKey, list[dict[str, Floats]]] = {}
+    hashes: dict[GroupKey, Any] = {}
+    groups: dict[GroupKey, ResultGroup] = {}
     for table in read_groups(path, _READ):
         key: Any = tuple(table[name][0].as_py() for name in ("model", "task", "protocol", "seed"))
-        cell = cells.setdefault(key, Cell())
+        group = groups.setdefault(key, ResultGroup())
         hashes.setdefault(key, hashlib.blake2b(digest_size=12))
-        taken = _take(table, cell, hashes[key])
-        if key[2] in rankings:
-            taken |= _user_values(table, taken["samples"])
+        taken = _take(table, group, hashes[key])
+        if extra is not None and key[2] in extra:
+            taken |= extra[key[2]](table, taken["samples"])
         parts.setdefault(key, []).append(taken)
-    for key, cell in cells.items():
-        cell.problems = hashes[key].hexdigest()
-        cell.values = {name: np.concatenate([p[name] for p in parts[key]]) for name in parts[key][0]}
-    return cells
+    for key, group in groups.items():
+        group.problems = hashes[key].hexdigest()
+        group.values = {name: np.concatenate([p[name] for p in parts[key]]) for name in parts[key][0]}
+    return groups
 
 
-def _take(table: Any, cell: Cell, digest: Any) -> dict[str, Floats]:
-    """The numbers of one row group; counts of the cell go up."""
+def _take(table: Any, group: ResultGroup, digest: Any) -> dict[str, Floats]:
+    """The numbers of one row group; the counts of `group` are raised."""
     problem = table["problem"].combine_chunks().dictionary_encode()
     ids = problem.dictionary.to_pylist()
     codes = problem.indices.to_numpy()
@@ -83,10 +90,10 @@ def _take(table: Any, cell: Cell, digest: Any) -> dict[str, Floats]:
     correct = table["is_correct"].to_numpy().astype(float)
     answers, readable = _codes(table["answer"])
     errors = len(table) - table["error"].null_count
-    cell.errors += errors
-    cell.unreadable += int((~readable).sum()) - errors
+    group.errors += errors
+    group.unreadable += int((~readable).sum()) - errors
     ends = np.concatenate([starts[1:], [len(codes)]]) - 1
-    _count_flows(cell, correct, starts)
+    _count_flows(group, correct, starts)
     right = np.add.reduceat(correct, starts)
     unit = np.repeat(np.arange(len(starts)), ends - starts + 1)
     return {
@@ -102,33 +109,17 @@ def _take(table: Any, cell: Cell, digest: Any) -> dict[str, Floats]:
     }
 
 
-def _user_values(table: Any, sizes: Floats) -> dict[str, Floats]:
-    """The metrics of each user (P,) from a row a candidate.
-
-    Args:
-        table: Whole users.
-        sizes: (P,) candidates of each; all the same.
-    """
-    from llmctl.msr.evaluation.metrics import rank_counts, user_metrics
-
-    shape = len(sizes), int(sizes[0])
-    scores, labels, mass = (
-        table[name].cast("float64").to_numpy().reshape(shape) for name in ("reward", "is_correct", "answer")
-    )
-    return {**user_metrics(rank_counts(scores, labels)), "answer_mass": mass.mean(1)}
-
-
 def votes(unit: NDArray[Any], answers: NDArray[Any], correct: Floats, units: int) -> Floats:
-    """The chance of each unit that a majority vote is right, as `rise.metrics.vote`, all at once.
+    """The probability per unit that a majority vote is right; `rise.metrics.vote` for all units at once.
 
     Args:
-        unit: (S,) which unit a sample belongs to, rising.
-        answers: (S,) number of the sample's answer.
+        unit: (S,) index of the unit that a sample belongs to, ascending.
+        answers: (S,) index of the sample's answer.
         correct: (S,) 1 where it is right.
-        units: P.
+        units: P, the number of units.
 
     Returns:
-        (P,); 0 where nothing was voted for.
+        (P,); 0 where no sample has an answer.
     """
     found = np.zeros(units)
     if not len(unit):
@@ -148,14 +139,14 @@ def votes(unit: NDArray[Any], answers: NDArray[Any], correct: Floats, units: int
 
 
 def _codes(column: Any) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Numbers of a column's texts, and which rows have one."""
+    """Indices of a column's distinct texts, and which rows have a text."""
     encoded = column.combine_chunks().dictionary_encode()
     readable = encoded.indices.is_valid().to_numpy(zero_copy_only=False)
     return encoded.indices.fill_null(0).to_numpy().astype(np.int64), readable
 
 
-def _count_flows(cell: Cell, correct: Floats, starts: NDArray[Any]) -> None:
-    """What became of the sample before, within a problem; means something for turns."""
+def _count_flows(group: ResultGroup, correct: Floats, starts: NDArray[Any]) -> None:
+    """Count how the sample before changed, within a problem; this is about turns."""
     inside = np.ones(len(correct), dtype=bool)
     inside[starts] = False
     now, was = correct[inside] > 0, np.roll(correct, 1)[inside] > 0
@@ -163,4 +154,4 @@ def _count_flows(cell: Cell, correct: Floats, starts: NDArray[Any]) -> None:
         zip(FLOWS, (~was & now, was & ~now, was & now, ~was & ~now), strict=True)
     )
     for name, flow in counts.items():
-        cell.flows[name] += int(flow.sum())
+        group.flows[name] += int(flow.sum())

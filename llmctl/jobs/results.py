@@ -1,4 +1,4 @@
-"""Results as Parquet, one row a sample: encoding a shard's part, and merging parts in the order of the plan.
+"""Results as Parquet, one row per sample: encoding the part of a shard, and merging parts in plan order.
 
 A row group holds whole problems of one (model, task, protocol, seed), so that the summary can stream.
 """
@@ -13,51 +13,49 @@ from pathlib import Path
 from typing import Any
 
 from llmctl.errors import UserError
-from llmctl.jobs.plan import Shard
+from llmctl.jobs.records import ResultRow, Shard
 from llmctl.runs.files import disk_error
 from llmctl.runs.parquet import new_parquet, open_parquet
 
 RESULTS = "results.parquet"
-GROUP_ROWS = 1 << 17  # rows of a row group at most, where one shard has no more
+GROUP_ROWS = 1 << 17  # maximum rows per row group, unless one shard has more
 
 _TYPES = {
-    "model": "string",  # the entry's name in the job
-    "adapter": "string",  # its folder; null for none
+    "model": "string",  # name of the model in the job
+    "adapter": "string",  # folder of the adapter; null for none
     "task": "string",
     "protocol": "string",
     "seed": "int64",
-    "problem": "string",  # id within the task
+    "problem": "string",  # id within its task
     "sample": "int32",  # from 0
     "turn": "int32",  # from 1
     "text": "string",
     "reward": "float64",
     "tokens": "int32",  # new tokens of this sample
     "is_correct": "bool",
-    "answer": "string",  # as read from the text, for votes; null where none can be read
+    "answer": "string",  # read from the text, for votes; null where none can be read
     "error": "string",  # why there is no text; null where there is one
 }
 COLUMNS = tuple(_TYPES)
 
-Row = tuple[str, int, int, str, float, int, bool, str | None, str | None]  # the columns from `problem` on
-
 
 @dataclass(frozen=True)
 class Part:
-    """A finished shard: its file, and what the journal says of it."""
+    """A finished shard: its file, and what the journal says about it."""
 
     shard: Shard
     path: Path
     rows: int
-    digest: str  # of the file's bytes
+    digest: str  # hash of the file's bytes
 
 
-def encode_part(shard: Shard, adapter: str | None, rows: Sequence[Row]) -> bytes:
+def encode_part(shard: Shard, adapter: str | None, rows: Sequence[ResultRow]) -> bytes:
     """The rows of a shard as a Parquet file; equal rows give equal bytes.
 
     Args:
-        shard: Whose they are.
-        adapter: The adapter of its model.
-        rows: Values of the columns from `problem` on, by problem, sample and turn.
+        shard: The shard.
+        adapter: Folder of its model's adapter.
+        rows: Rows ordered by problem, sample and turn.
     """
     import pyarrow as pa
     from pyarrow import parquet
@@ -74,7 +72,7 @@ def encode_part(shard: Shard, adapter: str | None, rows: Sequence[Row]) -> bytes
 
 
 def part_digest(data: bytes) -> str:
-    """What the journal keeps of a part's bytes."""
+    """The hash of a part's bytes that the journal keeps."""
     return hashlib.blake2b(data, digest_size=12).hexdigest()
 
 
@@ -82,21 +80,23 @@ def check_parts(plan: Sequence[Shard], parts: Sequence[Part]) -> list[Part]:
     """Bring parts into the order of the plan.
 
     Returns:
-        One part a shard.
+        One part per shard.
 
     Raises:
-        UserError: A shard is missing, there twice, or not of this plan.
+        UserError: A shard is missing, appears twice, or does not belong to this plan.
     """
     by_key: dict[str, Part] = {}
     for part in parts:
         if part.shard.key in by_key:
             raise UserError(
-                f"shard {part.shard} is there twice, and results count each once: remove one of the two"
+                f"shard {part.shard} appears twice, but results count each once: remove one of the two"
             )
         by_key[part.shard.key] = part
     planned = {shard.key for shard in plan}
     if strange := [part for key, part in by_key.items() if key not in planned]:
-        raise UserError(f"shard {strange[0].shard} is not of this job's plan: merge parts of one job only")
+        raise UserError(
+            f"shard {strange[0].shard} does not belong to this job's plan: merge parts of one job only"
+        )
     if missing := [shard for shard in plan if shard.key not in by_key]:
         raise UserError(
             f"{len(missing)} of {len(plan)} shards are missing (first: {missing[0]}): "
@@ -110,14 +110,14 @@ def merge_parts(plan: Sequence[Shard], parts: Sequence[Part], path: Path) -> int
 
     Args:
         plan: The shards that must be there, in the order of the results.
-        parts: Finished ones, in any order.
-        path: The file.
+        parts: Finished parts, in any order.
+        path: The file to write.
 
     Returns:
-        How many rows.
+        Number of rows.
 
     Raises:
-        UserError: As `check_parts`; a part is not what the journal says of it; or the disk refused.
+        UserError: See `check_parts`; or a part differs from what the journal says; or the disk refused.
     """
     return write_results(path, _tables(check_parts(plan, parts)))
 
@@ -126,10 +126,10 @@ def write_results(path: Path, tables: Iterable[Any]) -> int:
     """Write Arrow tables as one file, each a row group; whole or not at all.
 
     Returns:
-        How many rows.
+        Number of rows.
 
     Raises:
-        UserError: The disk refused; an old file is untouched.
+        UserError: The disk refused; an old file is left as it was.
     """
     total = 0
     with new_parquet(path, result_schema()) as writer:
@@ -143,7 +143,7 @@ def read_groups(path: Path, columns: Sequence[str]) -> Iterator[Any]:
     """The row groups of a results file as Arrow tables, one at a time.
 
     Raises:
-        UserError: It is not there, can not be read, or lacks a column.
+        UserError: The file is missing, cannot be read, or lacks a column.
     """
     with open_parquet(path, "run the job again") as file:
         if missing := [name for name in columns if name not in file.schema_arrow.names]:
@@ -167,19 +167,19 @@ def result_schema() -> Any:
 
 
 def _tables(parts: Sequence[Part]) -> Iterator[Any]:
-    """Tables of whole shards, each of one cell and of up to `GROUP_ROWS` rows."""
+    """Tables of whole shards, each of one model, task, protocol and seed, and of up to `GROUP_ROWS` rows."""
     import pyarrow as pa
 
     held: list[Any] = []
-    cell: Any = None
+    group: Any = None
     for part in parts:
         table = _read_part(part)
         is_full = sum(t.num_rows for t in held) + table.num_rows > GROUP_ROWS
-        if held and (part.shard.cell != cell or is_full):
+        if held and (part.shard.group != group or is_full):
             yield pa.concat_tables(held)
             held = []
         held.append(table)
-        cell = part.shard.cell
+        group = part.shard.group
     if held:
         yield pa.concat_tables(held)
 
@@ -194,10 +194,10 @@ def _read_part(part: Part) -> Any:
         raise disk_error(error, f"read {part.path}") from error
     if part_digest(data) != part.digest:
         raise UserError(
-            f"{part.path} is not what was written there: remove its line from journal/shards.jsonl, "
+            f"{part.path} is not what was written: remove its line from journal/shards.jsonl, "
             "and its shard is computed again"
         )
-    # no threads: a part is small, and they cost more than they save
+    # No threads: a part is small, and starting them costs more than it saves.
     table = parquet.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
     if table.num_rows != part.rows:
         raise UserError(
@@ -207,7 +207,7 @@ def _read_part(part: Part) -> Any:
 
 
 def _array(values: Sequence[Any], kind: Any) -> Any:
-    """Lone surrogates, which models can emit and Parquet can not hold, become question marks."""
+    """An Arrow array. Lone surrogates, which models emit and Parquet cannot hold, become question marks."""
     import pyarrow as pa
 
     try:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from llmctl.jobs.run import Counts, Engine, JobResult, check_job, estimate_job, run_job
+from llmctl.jobs.records import ProblemCount
+from llmctl.jobs.run import Engine, JobResult, check_job, estimate_job, run_job
 from llmctl.jobs.show import all_tables
 from llmctl.jobs.spec import JobRecipe
 from llmctl.runs import Run, Table
@@ -21,7 +22,7 @@ def show_job(run: Run, recipe: JobRecipe, result: JobResult) -> Iterator[Table |
 
 def job_spec(
     folder: Path, engine: Engine, max_tokens: int | None = None
-) -> RunSpec[JobRecipe, Counts, JobResult]:
+) -> RunSpec[JobRecipe, dict[str, ProblemCount], JobResult]:
     """A job with the options that no result depends on.
 
     Args:
@@ -30,7 +31,7 @@ def job_spec(
         max_tokens: New tokens at most, earlier starts included; None is no limit.
     """
 
-    def execute(run: Run, recipe: JobRecipe, counts: Counts, quiet: bool) -> JobResult:
+    def execute(run: Run, recipe: JobRecipe, counts: dict[str, ProblemCount], quiet: bool) -> JobResult:
         return run_job(run, recipe, engine, counts=counts, max_tokens=max_tokens, quiet=quiet)
 
     return RunSpec(

@@ -1,4 +1,4 @@
-"""A finished job in tables: figures with their intervals, and paired tests."""
+"""A finished job in tables: metrics with their intervals, and paired tests."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from llmctl.errors import UserError
+from llmctl.jobs.protocols.base import problems_caption
+from llmctl.jobs.protocols.registry import PROTOCOLS
 from llmctl.jobs.spec import JobRecipe
 from llmctl.runs import Estimate, Table
 from llmctl.runs.files import read_json
 from llmctl.runs.recipe import parse_recipe, read_recipe_file
 
-# For machines: of built-in tasks the reward says little beside the rest, and of a ranking one k is shown.
-_HIDDEN = ("reward", *(f"{metric}@{k}" for metric in ("hr", "mrr", "ndcg") for k in (3, 10)))
-
 
 def read_job(folder: Path) -> JobRecipe:
-    """The recipe of a job's folder.
+    """The recipe in a job's folder.
 
     Raises:
         UserError: The folder is no job.
@@ -40,13 +39,13 @@ def read_summary(folder: Path) -> dict[str, Any]:
     read_job(folder)
     path = folder / "summary.json"
     if not path.is_file():
-        raise UserError(f"{folder} is not finished: `llmctl eval run` goes on with it")
+        raise UserError(f"{folder} is not finished: `llmctl eval run` continues it")
     summary: dict[str, Any] = read_json(path)
     return summary
 
 
-def figure_tables(summary: Mapping[str, Any]) -> list[Table]:
-    """One table a protocol, a row each model and task."""
+def metric_tables(summary: Mapping[str, Any]) -> list[Table]:
+    """One table per protocol, with one row per model and task."""
     protocols = list(dict.fromkeys(entry["protocol"] for entry in summary["figures"]))
     return [
         _protocol_table([e for e in summary["figures"] if e["protocol"] == protocol], protocol)
@@ -74,7 +73,7 @@ def comparison_table(entries: Sequence[Mapping[str, Any]], caption: str) -> Tabl
 
 
 def equal_compute_table(entries: Sequence[Mapping[str, Any]]) -> Table:
-    """Turns against as many parallel samples."""
+    """Turns compared with as many parallel samples."""
     rows = [
         [e["model"], e["task"], f"{e['second']} - {e['first']}", to_estimate(e["difference"]), e["p_value"]]
         for e in entries
@@ -87,8 +86,8 @@ def equal_compute_table(entries: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def all_tables(summary: Mapping[str, Any]) -> list[Table]:
-    """Everything that a summary has to show."""
-    tables = figure_tables(summary)
+    """All tables of a summary."""
+    tables = metric_tables(summary)
     if summary["comparisons"]:
         caption = (
             "Paired by problem: bootstrap interval of the difference, exact sign test (McNemar's where one "
@@ -101,35 +100,25 @@ def all_tables(summary: Mapping[str, Any]) -> list[Table]:
 
 
 def to_estimate(plain: Mapping[str, Any]) -> Estimate:
-    """An estimate from its JSON."""
+    """Read an estimate from its JSON."""
     return Estimate(plain["value"], plain["low"], plain["high"], plain["n"], plain.get("clusters"))
 
 
 def _protocol_table(entries: Sequence[Mapping[str, Any]], protocol: str) -> Table:
-    names = list(dict.fromkeys(name for entry in entries for name in entry["figures"] if name not in _HIDDEN))
+    kind = entries[0]["kind"]
+    definition = PROTOCOLS[kind] if kind in PROTOCOLS else None  # None: of a package that is gone
+    hidden = definition.hidden if definition else frozenset()
+    names = list(dict.fromkeys(name for entry in entries for name in entry["figures"] if name not in hidden))
     rows = []
     for entry in entries:
-        figures = [entry["figures"].get(name) for name in names]
-        cells = [None if plain is None else _short(to_estimate(plain)) for plain in figures]
+        metrics = [entry["figures"].get(name) for name in names]
+        cells = [None if plain is None else _short(to_estimate(plain)) for plain in metrics]
         rows.append([entry["model"], entry["task"], *cells, entry["errors"], entry["unreadable"]])
     columns = ["model", "task", *names, "engine errors", "unreadable"]
-    if "candidate_hash" in entries[0]:
-        return Table(columns, rows, _ranking_caption(protocol, entries[0]))
-    counts = {(entry["problems"], entry["samples"]) for entry in entries}
-    said = " and ".join(f"{problems:,} problems, {samples:,} samples" for problems, samples in sorted(counts))
-    caption = f"{protocol}: 95 % intervals over problems ({said} a row)."
-    return Table(columns, rows, caption)
+    caption = definition.caption if definition else problems_caption
+    return Table(columns, rows, caption(protocol, entries))
 
 
-def _ranking_caption(protocol: str, entry: Mapping[str, Any]) -> str:
-    chance = ", ".join(f"{k} {v:.3f}" for k, v in entry["chance"].items() if k not in _HIDDEN)
-    return (
-        f"{protocol}: 95 % intervals over users ({entry['problems']:,} users, {entry['samples']:,} "
-        f"candidates a row), asked as arm {entry['arm']} of {entry['run']}; hash of the lists "
-        f"{entry['candidate_hash'][:12]}. By chance: {chance}."
-    )
-
-
-def _short(figure: Estimate) -> str:
-    """Without n, which the caption has."""
-    return figure.format().partition(", n =")[0]
+def _short(metric: Estimate) -> str:
+    """An estimate without n, which the caption gives."""
+    return metric.format().partition(", n =")[0]

@@ -1,4 +1,4 @@
-"""The summary of a job: figures of every model x task x protocol, paired tests, gains at equal compute."""
+"""The summary of a job: metrics of every model x task x protocol, paired tests, gains at equal compute."""
 
 from __future__ import annotations
 
@@ -7,14 +7,18 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from llmctl.errors import UserError
-from llmctl.jobs.curve import epsilons
-from llmctl.jobs.metrics import compare, holm, primary_figure, protocol_figures
-from llmctl.jobs.result_groups import Cell, Key, read_cells
+from llmctl.jobs.metrics import PairedComparison, compare, holm
+from llmctl.jobs.protocols.base import GroupResults
+from llmctl.jobs.records import GroupKey
+from llmctl.jobs.result_groups import ResultGroup, read_result_groups
 from llmctl.jobs.spec import JobRecipe
-from llmctl.reach.curves.recipe import CurveSettings
 
 BOOTSTRAP_SEED = 0
+Asked = tuple[str, str, str]  # model, task, protocol
+Groups = Mapping[Asked, Sequence[ResultGroup]]  # one group for each seed
 
 
 def summarize_results(
@@ -22,31 +26,31 @@ def summarize_results(
     recipe: JobRecipe,
     costs: Mapping[str, Mapping[str, float]] | None = None,
     failed: Mapping[str, str] | None = None,
-    rankings: Mapping[str, Mapping[str, Any]] | None = None,
+    facts: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    """What `summary.json` holds.
+    """The content of `summary.json`.
 
     Args:
-        path: Of `results.parquet`.
-        recipe: Of the job.
-        costs: Tokens by model.
+        path: Path of `results.parquet`.
+        recipe: The job's recipe.
+        costs: Tokens by model, from `model_costs`.
         failed: Models that are not in the results, and why.
-        rankings: What stands beside the figures of each ranking, as `ranking.describe_rankings` gives it.
+        facts: What stands beside the metrics of each protocol, from `protocol_facts`.
 
     Returns:
-        `models`, `failed`, `figures` (a list, an entry each model x task x protocol), `comparisons` (each
-        pair of models on the same problems), `equal_compute` (turns minus a vote of as many parallel
+        `models`, `failed`, `figures` (a list with one entry per model x task x protocol), `comparisons`
+        (each pair of models on the same problems), `equal_compute` (turns minus a vote of as many parallel
         samples). Intervals are of 95 %.
 
     Raises:
-        UserError: The results are not of this job, or can not be read.
+        UserError: The results do not belong to this job, or cannot be read.
     """
-    cells = read_cells(path, recipe.rankings)
+    found = read_job_groups(path, recipe)
     models = [name for name in recipe.models if name not in (failed or {})]
     groups = {
-        (model, task, protocol): _seeds(cells, recipe, (model, task, protocol))
+        (model, task, protocol): seed_groups(found, recipe, (model, task, protocol))
         for model in models
-        for task, protocol in recipe.asked()
+        for task, protocol in recipe.pairs()
     }
     return {
         "models": {name: _model(recipe, name, costs or {}) for name in models},
@@ -54,26 +58,76 @@ def summarize_results(
         "seeds": list(recipe.seeds),
         "bootstrap_seed": BOOTSTRAP_SEED,
         "figures": [
-            _figures(recipe, key, found, path) | {**(rankings or {}).get(key[2], {})}
-            for key, found in groups.items()
+            _metrics_entry(recipe, asked, each, path) | {**(facts or {}).get(asked[2], {})}
+            for asked, each in groups.items()
         ],
         "comparisons": _comparisons(recipe, models, groups),
         "equal_compute": _equal_compute(recipe, models, groups),
     }
 
 
-Groups = Mapping[tuple[str, str, str], Sequence[Cell]]
+def read_job_groups(path: Path, recipe: JobRecipe) -> dict[GroupKey, ResultGroup]:
+    """The result groups of a job, with the numbers per problem that its protocols add."""
+    extra = {name: spec.definition.problem_values for name, spec in recipe.protocols.items()}
+    return read_result_groups(path, extra)
 
 
-def _seeds(cells: Mapping[Key, Cell], recipe: JobRecipe, group: tuple[str, str, str]) -> list[Cell]:
-    found = []
-    for seed in recipe.protocol_seeds(group[2]):
-        if (*group, seed) not in cells:
-            raise UserError(f"the results have no rows of {'/'.join(group)}, seed {seed}: run the job again")
-        found.append(cells[(*group, seed)])
-    if len({cell.problems for cell in found}) != 1:
+def model_costs(lines: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """Tokens by model, from the lines of the journal of shards."""
+    costs: dict[str, dict[str, float]] = {}
+    for line in lines:
+        mine = costs.setdefault(line["model"], {"prompt_tokens": 0, "new_tokens": 0})
+        mine["prompt_tokens"] += line["prompt_tokens"]
+        mine["new_tokens"] += line["tokens"]
+    return costs
+
+
+def protocol_facts(recipe: JobRecipe) -> dict[str, dict[str, Any]]:
+    """What stands beside the metrics of each protocol of a job."""
+    return {name: spec.definition.facts(recipe, name) for name, spec in recipe.protocols.items()}
+
+
+def compare_groups(
+    first: Sequence[ResultGroup], second: Sequence[ResultGroup], values: str
+) -> PairedComparison:
+    """Second minus first.
+
+    Args:
+        first: One group for each seed.
+        second: The same for the other model or protocol.
+        values: Name of the numbers per problem to compare.
+
+    Raises:
+        UserError: They are not on the same problems.
+    """
+    if first[0].problems != second[0].problems:
         raise UserError(
-            f"the seeds of {'/'.join(group)} are not on the same problems: run the job with --fresh"
+            "the two are not on the same problems in the same order: give both the same tasks and limit"
+        )
+    a, b = (np.stack([group.values[values] for group in groups]) for groups in (first, second))
+    return compare(a, b, BOOTSTRAP_SEED)
+
+
+def add_holm(entries: Sequence[dict[str, Any]]) -> None:
+    """Add `p_holm` to entries of comparisons: their p-values adjusted for the number of entries."""
+    for entry, adjusted in zip(entries, holm([e["p_value"] for e in entries]), strict=True):
+        entry["p_holm"] = adjusted
+
+
+def seed_groups(groups: Mapping[GroupKey, ResultGroup], recipe: JobRecipe, asked: Asked) -> list[ResultGroup]:
+    """The groups of one model, task and protocol, one for each seed.
+
+    Raises:
+        UserError: A seed is missing, or seeds are on different problems.
+    """
+    found = []
+    for seed in recipe.protocol_seeds(asked[2]):
+        if (*asked, seed) not in groups:
+            raise UserError(f"the results have no rows of {'/'.join(asked)}, seed {seed}: run the job again")
+        found.append(groups[(*asked, seed)])
+    if len({group.problems for group in found}) != 1:
+        raise UserError(
+            f"the seeds of {'/'.join(asked)} are not on the same problems: run the job with --fresh"
         )
     return found
 
@@ -87,76 +141,73 @@ def _model(recipe: JobRecipe, name: str, costs: Mapping[str, Mapping[str, float]
     }
 
 
-def _figures(
-    recipe: JobRecipe, group: tuple[str, str, str], cells: Sequence[Cell], path: Path
+def _metrics_entry(
+    recipe: JobRecipe, asked: Asked, groups: Sequence[ResultGroup], path: Path
 ) -> dict[str, Any]:
-    model, task, protocol = group
-    spec = recipe.protocols[protocol]
-    adapter = recipe.models[model].adapter
-    figures = protocol_figures(spec.protocol, spec.n, cells, BOOTSTRAP_SEED)
-    if spec.is_curve:
-        figures |= epsilons(path, model, protocol, (spec.curve or CurveSettings()).ks)
+    model, task, protocol = asked
+    spec, adapter = recipe.protocols[protocol], recipe.models[model].adapter
+    definition = spec.definition
+    results = GroupResults(model, task, protocol, spec, groups, path, BOOTSTRAP_SEED)
     entry: dict[str, Any] = {
         "model": model,
         "adapter": None if adapter is None else str(adapter),
         "task": task,
         "protocol": protocol,
         "kind": spec.protocol,
-        "primary": primary_figure(spec.protocol, spec.n)[0],
-        "problems": cells[0].count,
-        "samples": int(sum(cell.values["samples"].sum() for cell in cells)),
-        "errors": sum(cell.errors for cell in cells),
-        "unreadable": 0 if spec.is_curve else sum(cell.unreadable for cell in cells),
-        "figures": {name: figure.to_dict() for name, figure in figures.items()},
+        "primary": definition.primary(spec).name,
+        "problems": groups[0].count,
+        "samples": int(sum(group.values["samples"].sum() for group in groups)),
+        "errors": sum(group.errors for group in groups),
+        "unreadable": sum(group.unreadable for group in groups) if definition.reads_answers else 0,
+        "figures": {name: metric.to_dict() for name, metric in definition.metrics(results).items()},
     }
-    if spec.protocol == "sequential":
-        entry["flows"] = {name: sum(cell.flows[name] for cell in cells) for name in cells[0].flows}
-    return entry
+    return entry | definition.group_facts(results)
 
 
 def _comparisons(recipe: JobRecipe, models: Sequence[str], groups: Groups) -> list[dict[str, Any]]:
     entries = []
-    for task, protocol in recipe.asked():
+    for task, protocol in recipe.pairs():
         spec = recipe.protocols[protocol]
-        figure, values = primary_figure(spec.protocol, spec.n)
+        primary = spec.definition.primary(spec)
         for first, second in combinations(models, 2):
             a, b = (groups[(model, task, protocol)] for model in (first, second))
-            about = {"task": task, "protocol": protocol, "figure": figure, "first": first, "second": second}
-            entries.append(about | compare_cells(a, b, values))
-    for entry, adjusted in zip(entries, holm([e["p_value"] for e in entries]), strict=True):
-        entry["p_holm"] = adjusted
+            about = {
+                "task": task,
+                "protocol": protocol,
+                "figure": primary.name,
+                "first": first,
+                "second": second,
+            }
+            entries.append(about | compare_groups(a, b, primary.values).to_dict())
+    add_holm(entries)
     return entries
-
-
-def compare_cells(first: Sequence[Cell], second: Sequence[Cell], values: str) -> dict[str, Any]:
-    """Second minus first, as `figures.compare` has it, for JSON.
-
-    Raises:
-        UserError: They are not on the same problems.
-    """
-    import numpy as np
-
-    if first[0].problems != second[0].problems:
-        raise UserError(
-            "the two are not on the same problems in the same order: give both the same tasks and limit"
-        )
-    a, b = (np.stack([cell.values[values] for cell in cells]) for cells in (first, second))
-    return compare(a, b, BOOTSTRAP_SEED).to_dict()
 
 
 def _equal_compute(recipe: JobRecipe, models: Sequence[str], groups: Groups) -> list[dict[str, Any]]:
-    """m1@tR minus mR@t1, for protocols that cost the same number of samples."""
+    """Protocols minus the ones that cost the same number of samples: m1@tR minus mR@t1."""
     entries = []
-    for turns, sequential in recipe.protocols.items():
-        for votes, parallel in recipe.protocols.items():
-            is_pair = (sequential.protocol, parallel.protocol) == ("sequential", "parallel")
-            if not is_pair or sequential.n != parallel.n:
-                continue
-            for model in models:
-                for task in recipe.tasks:
-                    found = compare_cells(groups[(model, task, votes)], groups[(model, task, turns)], "vote")
-                    entries.append(
-                        {"model": model, "task": task, "first": votes, "second": turns, "samples": parallel.n}
-                        | found
-                    )
+    for second, first in _equal_pairs(recipe):
+        spec = recipe.protocols[first]
+        values = spec.definition.primary(spec).values
+        for model in models:
+            for task in recipe.tasks:
+                found = compare_groups(groups[(model, task, first)], groups[(model, task, second)], values)
+                about = {
+                    "model": model,
+                    "task": task,
+                    "first": first,
+                    "second": second,
+                    "samples": spec.samples,
+                }
+                entries.append(about | found.to_dict())
     return entries
+
+
+def _equal_pairs(recipe: JobRecipe) -> list[tuple[str, str]]:
+    """Pairs of protocols of a job whose second costs as many samples as the first."""
+    return [
+        (name, other)
+        for name, spec in recipe.protocols.items()
+        for other, against in recipe.protocols.items()
+        if against.protocol == spec.definition.equal_compute and against.samples == spec.samples
+    ]

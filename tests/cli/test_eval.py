@@ -68,7 +68,7 @@ def test_a_model_that_is_not_there_is_told_before_the_others_begin(job, llmctl, 
     code, _, err = call(llmctl, "eval", "run", job({"lost": lost, "good": {"model": "m"}}))
     assert (code, "model lost failed, the others are done: models.lost.adapter is" in err) == (3, True)
     (told,) = caplog.records
-    assert told.getMessage().startswith("model lost can not be used, the others go on: models.lost.adapter")
+    assert told.getMessage().startswith("model lost cannot be used, the others go on: models.lost.adapter")
 
 
 def test_a_used_up_budget_is_told_with_exit_code_4(job, llmctl):

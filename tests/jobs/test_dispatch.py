@@ -3,9 +3,9 @@
 from collections import deque
 
 from llmctl.jobs.dispatch import Budget, Dispatcher
-from llmctl.jobs.plan import count_problems, open_tasks, plan_shards
+from llmctl.jobs.plan import count_problems, plan_shards
 from llmctl.jobs.pool import Lost
-from llmctl.jobs.worker import Done, Failed
+from llmctl.jobs.records import Done, Failed
 
 from .helpers import job
 
@@ -39,7 +39,7 @@ class FakePool:
 
 
 def dispatch(pool, recipe, limit=None):
-    shards = plan_shards(recipe, count_problems(recipe, open_tasks(recipe)), {})
+    shards = plan_shards(recipe, count_problems(recipe), {})
     dispatcher = Dispatcher(pool, recipe, shards, Budget(limit))
     return shards, list(dispatcher.outcomes()), dispatcher
 

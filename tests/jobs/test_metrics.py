@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from llmctl.jobs.metrics import compare, holm, sign_test
-from llmctl.jobs.plan import Shard
-from llmctl.jobs.result_groups import read_cells
+from llmctl.jobs.records import ResultRow, Shard
+from llmctl.jobs.result_groups import read_result_groups
 from llmctl.jobs.results import encode_part, read_groups, write_results
 from llmctl.jobs.show import all_tables
 from llmctl.jobs.summary import summarize_results
@@ -23,7 +23,7 @@ def write(path, problems, *, model="base", protocol="parallel", seed=0, group=No
     size = group or len(problems)
     for start_at in range(0, len(problems), size):
         found = [
-            (f"p{number}", sample, 1, "text", float(right), 2, right, answer, None)
+            ResultRow(f"p{number}", sample, 1, "text", float(right), 2, right, answer, None)
             for number, samples in enumerate(problems[start_at : start_at + size], start_at)
             for sample, (answer, right) in enumerate(samples)
         ]
@@ -48,7 +48,7 @@ def test_votes_are_those_of_rise_whatever_the_row_groups(tmp_path):
         metrics.vote([Turn("", float(r), r, a, "", 0, None) for a, r in samples]) for samples in problems
     ]
     for group in (200, 7):
-        (cell,) = read_cells(write(tmp_path / "r.parquet", problems, group=group)).values()
+        (cell,) = read_result_groups(write(tmp_path / "r.parquet", problems, group=group)).values()
         assert cell.values["vote"].tolist() == pytest.approx(expected)
         assert cell.values["correct"].tolist() == [sum(r for _, r in samples) for samples in problems]
         assert cell.unreadable == sum(a is None for samples in problems for a, _ in samples)
@@ -56,7 +56,7 @@ def test_votes_are_those_of_rise_whatever_the_row_groups(tmp_path):
 
 
 def test_a_vote_without_readable_answers_is_wrong(tmp_path):
-    (cell,) = read_cells(write(tmp_path / "r.parquet", [[(None, False)] * 3] * 2)).values()
+    (cell,) = read_result_groups(write(tmp_path / "r.parquet", [[(None, False)] * 3] * 2)).values()
     assert cell.values["vote"].tolist() == [0, 0]
     assert cell.unreadable == 6
 

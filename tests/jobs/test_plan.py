@@ -1,10 +1,10 @@
-from llmctl.jobs.plan import count_problems, open_tasks, plan_shards
+from llmctl.jobs.plan import count_problems, plan_shards
 
 from .helpers import job
 
 
 def plan(recipe, weights=None):
-    return plan_shards(recipe, count_problems(recipe, open_tasks(recipe)), weights or {})
+    return plan_shards(recipe, count_problems(recipe), weights or {})
 
 
 def test_shards_cover_every_problem_once():

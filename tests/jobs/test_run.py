@@ -4,7 +4,7 @@ import os
 import pytest
 
 from llmctl.errors import UserError
-from llmctl.jobs.plan import Shard
+from llmctl.jobs.records import Shard
 from llmctl.jobs.results import Part, check_parts, merge_parts
 from llmctl.jobs.run import Engine, estimate_job
 from llmctl.jobs.show import read_summary
@@ -175,9 +175,9 @@ def test_two_jobs_in_one_folder_are_refused(tmp_path):
 
 
 def test_a_full_disk_is_one_line_and_what_was_written_stays(tmp_path, monkeypatch):
-    from llmctl.jobs import record
+    from llmctl.jobs import recorder
 
-    real, calls = record.write_bytes, []
+    real, calls = recorder.write_bytes, []
 
     def write(path, data):
         calls.append(path)
@@ -187,7 +187,7 @@ def test_a_full_disk_is_one_line_and_what_was_written_stays(tmp_path, monkeypatc
             raise disk_error(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), f"write {path}")
         real(path, data)
 
-    monkeypatch.setattr(record, "write_bytes", write)
+    monkeypatch.setattr(recorder, "write_bytes", write)
     with pytest.raises(UserError, match="the disk is full; free some space"):
         start(tmp_path / "job", job())
     assert len(shard_lines(tmp_path / "job")) == 2
@@ -219,9 +219,9 @@ def test_merges_with_missing_or_doubled_shards_are_refused(tmp_path):
     assert check_parts(plan, [part(2), part(0), part(1)]) == [part(0), part(1), part(2)]
     with pytest.raises(UserError, match="1 of 3 shards are missing .first: m/t/p/seed 0/1-2"):
         check_parts(plan, [part(0), part(2)])
-    with pytest.raises(UserError, match="shard m/t/p/seed 0/0-1 is there twice"):
+    with pytest.raises(UserError, match="shard m/t/p/seed 0/0-1 appears twice"):
         check_parts(plan, [part(0), part(1), part(2), part(0)])
-    with pytest.raises(UserError, match="is not of this job's plan"):
+    with pytest.raises(UserError, match="does not belong to this job's plan"):
         check_parts(plan[:2], [part(0), part(1), part(2)])
 
 
@@ -230,7 +230,7 @@ def test_a_changed_part_is_refused(tmp_path):
     start(tmp_path / "job", recipe)
     victim = sorted((tmp_path / "job" / "parts").iterdir())[0]
     victim.write_bytes(victim.read_bytes()[:-1])
-    with pytest.raises(UserError, match="is not what was written there"):
+    with pytest.raises(UserError, match="is not what was written"):
         start(tmp_path / "job", recipe)
 
 

@@ -30,7 +30,7 @@ def test_set_reaches_a_model_by_its_name():
     [
         ({"protocols": ["sequentail"]}, "no protocol 'sequentail'; the nearest is 'sequential'"),
         ({"models": {"m": {"adaptr": "x"}}}, "unknown key 'models.m.adaptr'.*adapter"),
-        ({"seeds": [1, 1]}, "each may come once"),
+        ({"seeds": [1, 1]}, "each may appear once"),
         ({"models": {}}, "models"),
         ({"shard_size": 0}, "shard_size is 0"),
     ],

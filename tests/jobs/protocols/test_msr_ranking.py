@@ -10,8 +10,8 @@ import pytest
 from llmctl.errors import UserError
 from llmctl.jobs.compare import compare_jobs
 from llmctl.jobs.export import export_job
-from llmctl.jobs.plan import plan_shards
-from llmctl.jobs.ranking import Ranking, count_users
+from llmctl.jobs.plan import count_problems, plan_shards
+from llmctl.jobs.protocols.msr_ranking import Ranking
 from llmctl.jobs.run import Engine, check_job, estimate_job
 from llmctl.jobs.show import all_tables
 from llmctl.models.tiny import make_tiny_model
@@ -22,7 +22,7 @@ from llmctl.sampling import open_sampler
 from llmctl.sampling.scripted import ScriptedSampler
 from tests.msr.made_data import recipe_of, write_files
 
-from .helpers import job, results, rows, shard_lines, start
+from ..helpers import job, results, rows, shard_lines, start
 
 METRICS = ["auc", *(f"{metric}@{k}" for metric in ("hr", "mrr", "ndcg") for k in (3, 5, 10))]
 TITLES = {"users": {"mode": "none", "history": 3}, "recommender": {"variant": "text"}}
@@ -214,10 +214,10 @@ def test_a_server_is_refused(world, lists):
         check_job(ranking_job(world, lists, models={"far": {"engine": "server"}}))
 
 
-def test_a_model_without_eyes_fails_where_the_arm_shows_pictures(world, opinions, tmp_path):
+def test_a_model_that_reads_no_images_fails_where_the_arm_shows_some(world, opinions, tmp_path):
     arms = {"seen": {"users": {"mode": "none"}, "recommender": {"variant": "image"}}}
     run = prepared(world, tmp_path / "seen", arms=arms)
-    with pytest.raises(UserError, match="arm seen shows pictures, but .*llm takes none"):
+    with pytest.raises(UserError, match="arm seen shows images, but .*llm reads none"):
         start(tmp_path / "job", ranking_job(world, run, None), open_model=opinions)
 
 
@@ -240,13 +240,13 @@ def test_lists_of_another_hash_are_not_compared(world, lists, opinions, tmp_path
 
 def test_users_are_parted_into_shards_and_limited(world, lists, tmp_path):
     recipe = ranking_job(world, lists)
-    users, _ = count_users(recipe)["candidates of rank"]
-    plan = plan_shards(recipe, count_users(recipe), {})
+    users, _ = count_problems(recipe)["candidates of rank"]
+    plan = plan_shards(recipe, count_problems(recipe), {})
     assert [shard.start for shard in plan] == [0, *(shard.stop for shard in plan[:-1])]
     assert plan[-1].stop == users and len({shard.key for shard in plan}) == 3
     assert max(s.stop - s.start for s in plan) - min(s.stop - s.start for s in plan) <= 1
     few = ranking_job(world, lists, limit=2)
-    assert [(s.start, s.stop) for s in plan_shards(few, count_users(few), {})] == [(0, 1), (1, 2)]
+    assert [(s.start, s.stop) for s in plan_shards(few, count_problems(few), {})] == [(0, 1), (1, 2)]
     assert estimate_job(recipe, tmp_path / "job")["new tokens, at most"] == 0
 
 

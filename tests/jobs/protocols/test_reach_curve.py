@@ -3,12 +3,12 @@
 import pytest
 
 from llmctl.errors import UserError
-from llmctl.jobs.curve import curve_recipe
-from llmctl.jobs.plan import Shard
+from llmctl.jobs.protocols.reach_curve import curve_recipe
+from llmctl.jobs.records import Shard
 from llmctl.jobs.run import Engine, estimate_job
 from llmctl.sampling import open_sampler
 
-from .helpers import job, results, rows, start
+from ..helpers import job, results, rows, start
 
 CURVE = {"states": {"count": 6, "lengths": [4, 6]}, "search": {"max_k": 2}, "controls": {"sample": 120}}
 
@@ -68,10 +68,8 @@ def test_mistakes_of_a_curve_are_one_line(protocols, message):
 
 
 def test_only_a_curve_needs_no_task():
-    with pytest.raises(
-        UserError, match="tasks are missing, and only a reach_curve or an msr_ranking needs none"
-    ):
+    with pytest.raises(UserError, match="tasks are missing, but protocol single asks their problems"):
         job(tasks={})
-    assert job(tasks={}, protocols=["reach_curve"]).asked() == [("states", "reach_curve")]
+    assert job(tasks={}, protocols=["reach_curve"]).pairs() == [("states", "reach_curve")]
     with pytest.raises(UserError, match="a task is named states"):
         job(tasks={"states": {"name": "sort"}}, protocols=["reach_curve"])

@@ -1,4 +1,4 @@
-"""Recording finished shards beside the sampling: a part and then its journal line, by one thread."""
+"""Recording finished shards while the next ones are sampled: first a part, then its journal line."""
 
 from __future__ import annotations
 
@@ -10,22 +10,21 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from llmctl.jobs.plan import Shard
+from llmctl.jobs.records import Done, Shard
 from llmctl.jobs.results import Part, part_digest
-from llmctl.jobs.worker import Done
 from llmctl.runs import Run
 from llmctl.runs.files import make_folder, write_bytes
 
 SHARDS = "shards"  # the journal
 PARTS = "parts"  # the folder
-_WAITING = 16  # finished shards in memory at most; beyond them, sampling waits for the disk
+_WAITING = 16  # maximum finished shards in memory; beyond them, sampling waits for the disk
 
 
 class Recorder:
     """Writes finished shards to a run's folder while the next ones are computed.
 
-    Only this thread of the one process that holds the run's lock writes the journal. A disk that refuses
-    is told at the next `put`, or on leaving.
+    The journal has one writer: the recorder's thread, in the process that holds the run's lock. An error of
+    the disk is raised at the next `put`, or on leaving the context.
     """
 
     def __init__(self, run: Run) -> None:
@@ -37,10 +36,10 @@ class Recorder:
         self._thread = threading.Thread(target=self._write, name="recorder", daemon=True)
 
     def put(self, done: Done) -> None:
-        """Have a shard recorded.
+        """Hand over a shard to be recorded.
 
         Raises:
-            UserError: The disk refused this one or an earlier one.
+            UserError: The disk refused this shard or an earlier one.
         """
         if self._error is not None:
             raise self._error
@@ -60,10 +59,12 @@ class Recorder:
 
     def _write(self) -> None:
         while (done := self._queue.get()) is not None:
-            if self._error is None:  # after it, shards are only taken, so that no one waits for room
+            if (
+                self._error is None
+            ):  # after an error, shards are only taken off the queue, so that no one waits for room
                 try:
                     self._record(done)
-                except BaseException as error:  # raised where the work is
+                except BaseException as error:  # raised again in the thread that calls `put`
                     self._error = error
 
     def _record(self, done: Done) -> None:
@@ -83,7 +84,7 @@ class Recorder:
 
 
 def recorded_parts(folder: Path, lines: Sequence[dict[str, Any]] | Iterator[dict[str, Any]]) -> list[Part]:
-    """The parts that a journal tells of."""
+    """The parts that a journal lists."""
     names = ("model", "task", "protocol", "seed", "start", "stop", "key")
     return [
         Part(
