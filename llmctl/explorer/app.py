@@ -22,7 +22,7 @@ import llmctl
 from llmctl.errors import LlmctlError, UserError
 from llmctl.explorer import curves, episodes, questions
 from llmctl.explorer.guard import Guard
-from llmctl.explorer.library import Library
+from llmctl.explorer.library import Library, RunNotFound
 from llmctl.explorer.limits import Limits
 from llmctl.explorer.models import Models
 from llmctl.explorer.reach_set import Shelf
@@ -153,9 +153,11 @@ def _asked(limits: Limits, cls: type[Order], answer: Callable[[Any], Any]) -> En
 
 
 async def _answer(work: Callable[[], Any]) -> Response:
-    """The answer as JSON; a mistake is one line with status 400."""
+    """The answer as JSON; what is not there is one line with status 404, another mistake one with 400."""
     try:
         return _json(await run_in_threadpool(work))
+    except RunNotFound as error:
+        return _json({"error": str(error)}, 404)
     except LlmctlError as error:
         return _json({"error": str(error)}, 400)
     except Exception as error:  # a defect: the page says so, the log has the traceback

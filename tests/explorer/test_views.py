@@ -87,7 +87,7 @@ def test_paths_outside_the_runs_folder_are_refused(client, path, name):
     path, _, query = path.partition("?")
     params = {"run": name, **dict(part.split("=") for part in query.split("&") if part)}
     answer = client.get(f"/api/{path}", params=params)
-    assert answer.status_code == 400
+    assert answer.status_code == 404
     assert "epsilon" not in answer.json()
 
 
