@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 
@@ -54,9 +55,8 @@ def main() -> None:
     print(f"arithmetic expressions: {slowest(evaluate_arithmetic, EXPRESSIONS):.3f} s at most")
     print(f"numbers: {slowest(read_numbers, repeated):.3f} s at most")
     for kind in ("number", "numbers", "text"):
-        print(
-            f"answers of kind {kind}: {slowest(lambda text, k=kind: read_answer(text, k), repeated):.3f} s at most"
-        )
+        seconds = slowest(partial(read_answer, kind=kind), repeated)
+        print(f"answers of kind {kind}: {seconds:.3f} s at most")
     print(f"ranks of 100,000 users: {slowest(rank_users, ['']):.3f} s")
     box = sandbox()
     box.warm_up("latex")
