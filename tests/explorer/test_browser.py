@@ -161,7 +161,7 @@ def test_a_live_set_grows_on_the_page(make_tab):
     assert page.locator("#reached tbody tr").count() == rows
 
 
-def test_what_is_saved_and_shown_can_not_run_or_disguise_itself(make_tab):
+def test_what_is_saved_and_shown_cannot_run_or_disguise_itself(make_tab):
     tab = make_tab()
     page = tab.open("#/curve")
     found = page.evaluate(
