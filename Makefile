@@ -54,14 +54,18 @@ test-gpu: $(VENV)/.tested ## The tests that need a CUDA device
 check: $(VENV)/.tested ## Lint, format and types, changing nothing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/biome ci --error-on-warnings
+	@awk 'length > 119 {print FILENAME ":" FNR ": longer than 119 characters"; n = 1} END {exit n}' \
+		llmctl/explorer/static/*.js llmctl/explorer/static/*.css
 	$(BIN)/mypy
 
 style: $(VENV)/.tested ## Format, and mend what the linter can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/biome check --write --error-on-warnings
 
 # Those of reach need a file of states, and one of them nanoGCG: see their docstrings.
-BENCHES := startup streaming lockstep trainer_throughput prefix_cache gin_memory gin_step job_overhead job_summary
+BENCHES := startup streaming lockstep trainer_throughput prefix_cache gin_memory gin_step job_overhead job_summary hostile_text
 
 bench: $(VENV)/.tested ## The measurements behind every claim of speed in the README
 	@for name in $(BENCHES); do echo "== $$name"; $(BIN)/python eval/bench/$$name.py || exit 1; done

@@ -60,9 +60,9 @@ def explore(
             f"the explorer needs {', '.join(missing)}, which is not installed: pip install starlette "
             "uvicorn websockets, or llmctl with its extra explorer"
         )
-    from llmctl.explorer.server import Settings, serve
+    from llmctl.explorer.server import ServerSettings, serve
 
-    settings = Settings(
+    settings = ServerSettings(
         runs=runs,
         models=tuple(model or ("smollm2-135m",)),
         adapters=tuple(adapter or ()),

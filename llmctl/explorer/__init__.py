@@ -7,8 +7,8 @@ scripts and styles need an open Content-Security-Policy, and it brings 367 MB of
 uvicorn with plain JavaScript modules need no build step and answer to every one of these.
 
 The arrows inside: `app` (routes) -> `sessions` (a tab's socket and its jobs) -> `search`, `reach_set` and
-`converse` (the jobs), `questions` (what is answered at once) -> `models`, `library` (what may be opened) ->
-`desk` (whose turn it is on a model), `limits`.
+`chat` (the jobs), `questions` (what is answered at once) -> `models`, `library` (what may be opened) ->
+`scheduler` (which request may run the model next), `limits`.
 """
 
 from llmctl.explorer.limits import Limits

@@ -22,20 +22,20 @@ import llmctl
 from llmctl.errors import LlmctlError, UserError
 from llmctl.explorer import curves, episodes, questions
 from llmctl.explorer.guard import Guard
-from llmctl.explorer.library import Library
+from llmctl.explorer.library import Library, RunNotFound
 from llmctl.explorer.limits import Limits
 from llmctl.explorer.models import Models
-from llmctl.explorer.reach_set import Shelf
+from llmctl.explorer.reach_set import ExploredSets
 from llmctl.explorer.requests import (
-    BoundOrder,
-    CompleteOrder,
-    NextOrder,
-    Order,
-    SetOrder,
-    WitnessOrder,
-    read_order,
+    BoundRequest,
+    CompletionRequest,
+    NextTokensRequest,
+    PageRequest,
+    SetRequest,
+    WitnessRequest,
+    read_request,
 )
-from llmctl.explorer.scheduler import Desk
+from llmctl.explorer.scheduler import Scheduler
 from llmctl.explorer.sessions import Session
 from llmctl.runs.files import to_json
 
@@ -64,27 +64,29 @@ def make_app(
         warm_up: Load the default model at once, in a thread.
     """
     limits = limits or Limits()
-    desk = Desk(limits.running, limits.waiting, limits.questions)
+    scheduler = Scheduler(limits.running, limits.waiting, limits.questions)
     if warm_up:
-        threading.Thread(target=_warm, args=(desk, models), daemon=True, name="llmctl-warm-up").start()
+        threading.Thread(target=_warm, args=(scheduler, models), daemon=True, name="llmctl-warm-up").start()
 
-    shelf = Shelf()
+    shelf = ExploredSets()
 
     def about() -> dict[str, Any]:
-        running = desk.slots.running
+        running = scheduler.slots.running
         return {"version": llmctl.__version__, "limits": vars(limits), "running": running, **models.offers()}
 
-    def ask(path: str, cls: type[Order], answer: Callable[[Models, Any], Any]) -> Route:
-        return Route(path, _question(desk, models, limits, cls, answer), methods=["POST"])
+    def ask(path: str, cls: type[PageRequest], answer: Callable[[Models, Any], Any]) -> Route:
+        return Route(path, _question(scheduler, models, limits, cls, answer), methods=["POST"])
 
     routes = [
         Route("/", _page),
         _get("/api/about", lambda _: about()),
-        ask("/api/next", NextOrder, questions.next_tokens),
-        ask("/api/complete", CompleteOrder, questions.complete),
-        ask("/api/witness", WitnessOrder, questions.witness),
-        ask("/api/bound", BoundOrder, lambda found, order: questions.bound(found, order, desk.between)),
-        Route("/api/explored", _asked(limits, SetOrder, shelf.look), methods=["POST"]),
+        ask("/api/next", NextTokensRequest, questions.next_tokens),
+        ask("/api/complete", CompletionRequest, questions.complete),
+        ask("/api/witness", WitnessRequest, questions.witness),
+        ask(
+            "/api/bound", BoundRequest, lambda found, order: questions.bound(found, order, scheduler.between)
+        ),
+        Route("/api/explored", _asked(limits, SetRequest, shelf.look), methods=["POST"]),
         _get("/api/runs", lambda _: {"runs": library.runs()}),
         _get("/api/published", lambda _: {"curves": curves.published()}),
         _get("/api/curve", lambda q: curves.curve(library, q["run"])),
@@ -92,7 +94,7 @@ def make_app(
         _get("/api/set", lambda q: _saved_set(library, q["run"])),
         _get("/api/rise", lambda q: episodes.overview(library, q["run"])),
         _get("/api/episode", lambda q: episodes.episode(library, q["run"], _whole(q, "stage"), q["problem"])),
-        WebSocketRoute("/api/session", _socket(desk, models, limits, shelf)),
+        WebSocketRoute("/api/session", _socket(scheduler, models, limits, shelf)),
         Mount("/static", StaticFiles(directory=STATIC)),
     ]
     guard = Middleware(Guard, host=host, password=password, body=limits.body)
@@ -100,7 +102,7 @@ def make_app(
 
 
 def _socket(
-    desk: Desk, models: Models, limits: Limits, shelf: Shelf
+    scheduler: Scheduler, models: Models, limits: Limits, shelf: ExploredSets
 ) -> Callable[[WebSocket], Awaitable[None]]:
     """The endpoint of a tab's socket, for as many tabs as are served at a time."""
     tabs: set[WebSocket] = set()
@@ -112,7 +114,7 @@ def _socket(
         await websocket.accept()
         tabs.add(websocket)
         try:
-            await Session(websocket, desk, models, limits, shelf).run()
+            await Session(websocket, scheduler, models, limits, shelf).run()
         finally:
             tabs.discard(websocket)
 
@@ -139,23 +141,29 @@ def _get(path: str, answer: Callable[[dict[str, str]], Any]) -> Route:
 
 
 def _question(
-    desk: Desk, models: Models, limits: Limits, cls: type[Order], answer: Callable[[Models, Any], Any]
+    scheduler: Scheduler,
+    models: Models,
+    limits: Limits,
+    cls: type[PageRequest],
+    answer: Callable[[Models, Any], Any],
 ) -> Endpoint:
-    return _asked(limits, cls, lambda order: desk.ask(lambda: answer(models, order)))
+    return _asked(limits, cls, lambda order: scheduler.ask(lambda: answer(models, order)))
 
 
-def _asked(limits: Limits, cls: type[Order], answer: Callable[[Any], Any]) -> Endpoint:
+def _asked(limits: Limits, cls: type[PageRequest], answer: Callable[[Any], Any]) -> Endpoint:
     async def endpoint(request: Request) -> Response:
         body = await request.body()
-        return await _answer(lambda: answer(read_order(cls, body, limits)))
+        return await _answer(lambda: answer(read_request(cls, body, limits)))
 
     return endpoint
 
 
 async def _answer(work: Callable[[], Any]) -> Response:
-    """The answer as JSON; a mistake is one line with status 400."""
+    """The answer as JSON; what is not there is one line with status 404, another mistake one with 400."""
     try:
         return _json(await run_in_threadpool(work))
+    except RunNotFound as error:
+        return _json({"error": str(error)}, 404)
     except LlmctlError as error:
         return _json({"error": str(error)}, 400)
     except Exception as error:  # a defect: the page says so, the log has the traceback
@@ -189,8 +197,8 @@ def _saved_set(library: Library, run: str) -> dict[str, Any]:
     return {**found, **named, "run": run}
 
 
-def _warm(desk: Desk, models: Models) -> None:
-    """Load the default model before anybody asks; a model that can not be loaded says so when it is asked."""
+def _warm(scheduler: Scheduler, models: Models) -> None:
+    """Load the default model before anybody asks; a model that cannot be loaded says so when it is asked."""
     with suppress(LlmctlError):
         name = models.offers()["models"][0]["name"]
-        desk.ask(lambda: models.get(name).texts)
+        scheduler.ask(lambda: models.get(name).texts)

@@ -7,7 +7,7 @@ from typing import Any
 
 from llmctl.errors import UserError
 from llmctl.explorer.models import Models, Open
-from llmctl.explorer.requests import ConverseOrder
+from llmctl.explorer.requests import ChatRequest
 from llmctl.explorer.scheduler import Job
 from llmctl.rise.turns import Attempt, next_conversation
 from llmctl.sampling.common import check_length, derive_seed, render
@@ -46,7 +46,7 @@ class OwnTask(BaseTask):
         return self.answer is not None and answer == self.answer
 
 
-def converse(job: Job, models: Models, order: ConverseOrder) -> None:
+def converse(job: Job, models: Models, request: ChatRequest) -> None:
     """Let one model or two attempt a problem over several turns, without an oracle.
 
     Every answer is followed by what follows a wrong one, right or not, as in the evaluation of RISE.
@@ -57,21 +57,21 @@ def converse(job: Job, models: Models, order: ConverseOrder) -> None:
         UserError: The model has no chat template, or the conversation is longer than its context.
         Stopped: The job is to end.
     """
-    found = models.get(order.model, order.adapter)
+    found = models.get(request.model, request.adapter)
     if not found.tokenizer.chat_template:
         raise UserError(
-            f"{order.model} has no chat template, so it can not hold a conversation: choose another"
+            f"{request.model} has no chat template, so it cannot hold a conversation: choose another"
         )
-    task = OwnTask(order.system, order.answer)
-    problem = Problem("own", order.problem, order.answer)
-    sides = ["tuned", "base"] if order.adapter is not None else ["base"]
-    job.say("begin", sides=sides, retry=f"{INCORRECT}\n{order.problem}")
+    task = OwnTask(request.system, request.answer)
+    problem = Problem("own", request.problem, request.answer)
+    sides = ["tuned", "base"] if request.adapter is not None else ["base"]
+    job.say("begin", sides=sides, retry=f"{INCORRECT}\n{request.problem}")
     attempts: dict[str, list[Attempt]] = {side: [] for side in sides}
-    for turn in range(order.turns):
+    for turn in range(request.turns):
         for side in sides:
             conversation = next_conversation(task, problem, attempts[side])
-            seed = derive_seed(order.seed, turn)
-            text, tokens = _reply(job, found, conversation, order, side, turn, seed)
+            seed = derive_seed(request.seed, turn)
+            text, tokens = _reply(job, found, conversation, request, side, turn, seed)
             feedback = task.check(problem, text)
             attempts[side].append(
                 Attempt(text, feedback.reward, feedback.is_correct, feedback.answer, INCORRECT, tokens, None)
@@ -83,13 +83,13 @@ def converse(job: Job, models: Models, order: ConverseOrder) -> None:
                 text=text,
                 tokens=tokens,
                 answer=feedback.answer,
-                is_correct=feedback.is_correct if order.answer else None,
+                is_correct=feedback.is_correct if request.answer else None,
                 said=CORRECT if feedback.is_correct else feedback.message,
             )
 
 
 def _reply(
-    job: Job, found: Open, conversation: list[Any], order: ConverseOrder, side: str, turn: int, seed: int
+    job: Job, found: Open, conversation: list[Any], request: ChatRequest, side: str, turn: int, seed: int
 ) -> tuple[str, int]:
     """One reply, told token by token; its text, and how many tokens it has."""
     import torch
@@ -98,21 +98,21 @@ def _reply(
     from llmctl.reach.scoring.scorer import context_of
 
     prompt = render(found.tokenizer, conversation)
-    check_length(turn, len(prompt), order.new_tokens, context_of(found.model))
+    check_length(turn, len(prompt), request.new_tokens, context_of(found.model))
     generator = torch.Generator().manual_seed(seed)
     cache = DynamicCache(config=found.model.config)
     ends = _end_tokens(found)
     ids = torch.tensor([prompt], device=found.model.device)
     new: list[int] = []
     shown = ""
-    for _ in range(order.new_tokens):
+    for _ in range(request.new_tokens):
         job.step_aside()
         # Without its adapter a model is another one, for everybody: nobody else may run it meanwhile.
         with job.alone(), torch.inference_mode(), _side(found, side):
             logits = found.model(
                 input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1
             ).logits
-        token = _draw(logits[0, -1].float().cpu(), order.temperature, generator)
+        token = _draw(logits[0, -1].float().cpu(), request.temperature, generator)
         if token in ends:
             break
         new.append(token)

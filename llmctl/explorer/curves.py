@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from llmctl.errors import UserError
-from llmctl.explorer.library import Library
+from llmctl.explorer.library import Library, reading
 from llmctl.reach.curves.known import known_curve, published_names
 
 _PUBLISHED = "published:"
@@ -56,7 +56,8 @@ def pairs(library: Library, run: str, k: int | None, offset: int, limit: int) ->
         UserError: The run has no pairs, or lies outside the runs folder.
     """
     index = library.pairs(run)
-    page = index.page(k, max(offset, 0), min(max(limit, 1), 200))
+    with reading(run):
+        page = index.page(k, max(offset, 0), min(max(limit, 1), 200))
     keep = (
         "id state_text state_ids target_text target_ids control_text control_ids control_tokens k method "
         "verdict base_rank base_loss loss forwards roundtrips position"

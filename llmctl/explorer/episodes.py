@@ -24,10 +24,7 @@ def stages(library: Library, run: str) -> list[int]:
     Raises:
         UserError: There are none.
     """
-    folder = library.inside(run) / "journal"
-    found = sorted(
-        int(m[1]) for path in folder.glob("evaluate-*.jsonl") if (m := _STAGE.fullmatch(path.stem))
-    )
+    found = sorted(int(m[1]) for name in library.journals(run) if (m := _STAGE.fullmatch(name)))
     if not found:
         raise UserError(f"{run} has no evaluation: choose a run of kind rise that has one")
     return found

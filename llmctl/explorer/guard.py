@@ -1,6 +1,6 @@
 """Who may talk to the server: this machine's own pages, or whoever knows the password.
 
-A page of another site can not reach it: requests with a foreign Origin are refused, and so are, on a server
+A page of another site cannot reach it: requests with a foreign Origin are refused, and so are, on a server
 of this machine alone, requests under a foreign Host name (an attacker's name can resolve to 127.0.0.1).
 """
 

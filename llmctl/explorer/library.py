@@ -2,29 +2,62 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
+import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from llmctl.errors import UserError
-from llmctl.runs.files import disk_error, read_json
+from llmctl.explorer.pair_index import PairIndex
+from llmctl.runs.files import read_json
 
 _DEPTH = 4  # folders below the runs folder that are looked into
 _MOST = 5_000  # folders that are looked at
-_FRESH = 2.0  # seconds that a listing is good for
+_FRESH = 2.0  # seconds for which models and adapters are offered from an earlier listing
+_INDEXES = 8  # curves whose pairs stay indexed
 _SKIP = {"journal", "figures", "data", "checkpoints", "jobs", "node_modules"}
-_CHUNK = 2**24  # bytes read at a time
-_BEGINS = re.compile(rb'\{"verdict": "[a-z]{1,20}", "k": (null|[0-9]{1,6}),')
+
+
+class RunNotFound(UserError):
+    """A run, or a file of it, is not in the runs folder (any more), or cannot be read."""
+
+
+@contextmanager
+def reading(name: str) -> Iterator[None]:
+    """Turn every failure of the disk inside the block into `RunNotFound`.
+
+    A run can vanish at any moment: before it is asked for, while it is read, or between the two.
+
+    Args:
+        name: The run, as the page names it.
+
+    Raises:
+        RunNotFound: The disk failed, or a file was removed.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise _not_found(name, error) from error
+    except UserError as error:
+        if isinstance(error.__cause__, OSError):  # the same failure, as the reader of the file words it
+            raise _not_found(name, error.__cause__) from error
+        raise
+
+
+def _not_found(name: str, error: OSError) -> RunNotFound:
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return RunNotFound(f"{name} is no longer in the runs folder: reload the page and choose another run")
+    reason = error.strerror or type(error).__name__
+    return RunNotFound(f"{name} cannot be read ({reason}): check its files, then reload the page")
 
 
 @dataclass(frozen=True)
-class Found:
-    """A folder of interest below the runs folder."""
+class FoundFolder:
+    """A run, model or adapter below the runs folder."""
 
     name: str  # relative, with forward slashes
     kind: str  # "run", "model" or "adapter"
@@ -39,20 +72,26 @@ class Library:
 
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
-        self._listing: tuple[float, list[Found]] = (-1e9, [])
-        self._pairs: dict[str, PairIndex] = {}
+        self._listing: tuple[float, list[FoundFolder]] = (-1e9, [])
+        self._indexes: dict[str, PairIndex] = {}
+        self._index_mutex = threading.Lock()
 
     def inside(self, name: str) -> Path:
         """A place in the runs folder, links resolved.
 
         Raises:
-            UserError: The name leads out of it, or there is nothing.
+            RunNotFound: The name leads out of it, or there is nothing.
         """
-        refusal = UserError(f"{name!r} is not in the runs folder: choose a run of the list")
+        # One answer for both, so that nobody learns what lies outside.
+        refusal = RunNotFound(f"{name!r} is not in the runs folder: choose a run from the list")
         if "\0" in name or name.startswith(("/", "~")) or ".." in Path(name).parts:
             raise refusal
-        path = (self.root / name).resolve()
-        if not path.is_relative_to(self.root) or not path.exists():
+        try:
+            path = (self.root / name).resolve()
+            is_here = path.is_relative_to(self.root) and path.exists()
+        except (OSError, RuntimeError) as error:  # unreadable, too long, or links in a circle
+            raise refusal from error
+        if not is_here:
             raise refusal
         return path
 
@@ -67,12 +106,13 @@ class Library:
     def runs(self) -> list[dict[str, Any]]:
         """Every run: name, kind of its recipe, model, whether it is finished, when it last changed."""
         entries = []
-        for found in self._list():
+        # Always a fresh look: a run that has just been made is in the list.
+        for found in self._list(fresh_s=0.0):
             if found.kind != "run":
                 continue
             try:
                 entries.append(self._entry(found.name))
-            except (UserError, OSError):  # removed since it was listed, or no recipe that can be read
+            except (UserError, OSError):  # removed since it was listed, or its recipe cannot be read
                 continue
         return sorted(entries, key=lambda entry: str(entry["name"]))
 
@@ -110,7 +150,8 @@ class Library:
         """
         from llmctl.runs.recipe import read_recipe_file
 
-        return read_recipe_file(self._file(name, "recipe.yaml"))
+        with reading(name):
+            return read_recipe_file(self._file(name, "recipe.yaml"))
 
     def metrics(self, name: str) -> dict[str, Any]:
         """What `metrics.json` of a finished run holds.
@@ -118,7 +159,8 @@ class Library:
         Raises:
             UserError: The run is not finished, or the file leads out of the runs folder.
         """
-        content = read_json(self._file(name, "metrics.json"))
+        with reading(name):
+            content = read_json(self._file(name, "metrics.json"))
         if not isinstance(content, dict):
             raise UserError(f"metrics.json of {name} is not an object: run it again")
         return content
@@ -131,39 +173,58 @@ class Library:
         """
         from llmctl.runs import read_journal
 
-        return read_journal(self._file(name, f"journal/{journal}.jsonl"))
+        path = self._file(name, f"journal/{journal}.jsonl")
+        with reading(name):
+            yield from read_journal(path)
+            path.stat()  # a journal that is gone reads as an empty one
+
+    def journals(self, name: str) -> list[str]:
+        """The names of the journals of a run, without their ending.
+
+        Raises:
+            RunNotFound: The run is gone, or cannot be read.
+        """
+        folder = self.inside(name)
+        with reading(name):
+            if not (folder / "journal").exists():
+                return []
+            return sorted(path.stem for path in (folder / "journal").iterdir() if path.suffix == ".jsonl")
 
     def pairs(self, name: str) -> PairIndex:
         """The pairs of a finished curve, indexed once for as long as the file stays as it is.
 
         Raises:
-            UserError: The run has no pairs.
+            RunNotFound: The run has no pairs, or is gone.
         """
         path = self._file(name, "pairs.jsonl")
-        index = self._pairs.get(name)
-        if index is None or index.is_old():
-            if len(self._pairs) >= 8:
-                self._pairs.pop(next(iter(self._pairs)))
-            index = self._pairs[name] = PairIndex(path)
-        return index
+        # The page asks for several points of a curve at once: one request reads the file, the others wait.
+        with self._index_mutex, reading(name):
+            index = self._indexes.pop(name, None)
+            if index is None or index.is_old():
+                index = PairIndex(path)
+            self._indexes[name] = index
+            while len(self._indexes) > _INDEXES:
+                self._indexes.pop(next(iter(self._indexes)))
+            return index
 
     def _file(self, name: str, file: str) -> Path:
         folder = self.inside(name)
-        path = (folder / file).resolve()
-        if not path.is_relative_to(self.root):
-            raise UserError(f"{file} of {name} leads out of the runs folder: it is not shown")
-        if not path.is_file():
-            raise UserError(f"{name} has no {file}: is the run finished?")
-        return path
+        with reading(name):
+            path = (folder / file).resolve()
+            if not path.is_relative_to(self.root):
+                raise UserError(f"{file} of {name} leads out of the runs folder: it is not shown")
+            if not path.is_file():
+                raise RunNotFound(f"{name} has no {file}: choose a finished run, or run it again")
+            return path
 
-    def _list(self) -> list[Found]:
+    def _list(self, fresh_s: float = _FRESH) -> list[FoundFolder]:
         when, listing = self._listing
-        if time.monotonic() - when > _FRESH:
+        if (began := time.monotonic()) - when > fresh_s:
             listing = list(self._walk())
-            self._listing = (time.monotonic(), listing)
+            self._listing = (began, listing)
         return listing
 
-    def _walk(self) -> Iterator[Found]:
+    def _walk(self) -> Iterator[FoundFolder]:
         seen = 0
         for place, folders, files in os.walk(self.root):  # does not follow links
             seen += 1
@@ -180,74 +241,8 @@ class Library:
             if name == ".":
                 continue
             if is_run:
-                yield Found(name, "run")
+                yield FoundFolder(name, "run")
             if "adapter_config.json" in files and "adapter_model.safetensors" in files:
-                yield Found(name, "adapter")
+                yield FoundFolder(name, "adapter")
             elif "config.json" in files and any(file.endswith(".safetensors") for file in files):
-                yield Found(name, "model")
-
-
-class PairIndex:
-    """Where each pair of a curve lies in its file, by the k that reached it.
-
-    A file is read through once, 100,000 pairs in a fraction of a second; a page of pairs is then read by
-    offset.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._stamp = self._now()
-        self._offsets: dict[int | None, list[int]] = {}
-        self.total = 0
-        self._read()
-
-    def is_old(self) -> bool:
-        """Whether the file has changed since."""
-        return self._stamp != self._now()
-
-    @property
-    def counts(self) -> dict[int | None, int]:
-        """Pairs by the k that reached them; None holds those that were not reached."""
-        return {k: len(offsets) for k, offsets in self._offsets.items()}
-
-    def page(self, k: int | None, offset: int, limit: int) -> list[dict[str, Any]]:
-        """Pairs that exactly k tokens reached (None: not reached), in the order of the file."""
-        wanted = self._offsets.get(k, [])[offset : offset + limit]
-        with self._path.open("rb") as file:
-            found = []
-            for place in wanted:
-                file.seek(place)
-                found.append(json.loads(file.readline()))
-        return found
-
-    def _now(self) -> tuple[int, int]:
-        stat = self._path.stat()
-        return stat.st_mtime_ns, stat.st_size
-
-    def _read(self) -> None:
-        place = 0
-        try:
-            with self._path.open("rb", buffering=_CHUNK) as file:
-                for number, line in enumerate(file, 1):
-                    # As llmctl writes it, k stands at the start: parsing the rest would take seconds.
-                    k = (
-                        _short_k(begins[1])
-                        if (begins := _BEGINS.match(line))
-                        else self._parse_k(number, line)
-                    )
-                    self._offsets.setdefault(k, []).append(place)
-                    place += len(line)
-                    self.total = number
-        except OSError as error:
-            raise disk_error(error, f"read {self._path.name}") from error
-
-    def _parse_k(self, number: int, line: bytes) -> int | None:
-        try:
-            k: int | None = json.loads(line)["k"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"line {number} of {self._path.name} is no pair: run it again") from error
-        return k
-
-
-def _short_k(text: bytes) -> int | None:
-    return None if text == b"null" else int(text)
+                yield FoundFolder(name, "model")

@@ -1,4 +1,4 @@
-"""What one visitor may ask for at most, so that a page left open can not take the machine."""
+"""What one visitor may ask for at most, so that a page left open cannot take the machine."""
 
 from __future__ import annotations
 

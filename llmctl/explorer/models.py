@@ -1,7 +1,7 @@
 """Which models the page may open, and the ones that are open.
 
 Nothing is fetched: a model is offered when its files are here. Folders are offered when they were named at
-the start or lie in the runs folder, so a page can not make the server read any other place.
+the start or lie in the runs folder, so a page cannot make the server read any other place.
 """
 
 from __future__ import annotations
@@ -92,10 +92,10 @@ class Models:
     def get(self, model: str, adapter: str | None = None) -> Open:
         """A model, loaded where it is not open yet; the one that was used longest ago gives way.
 
-        The caller has its turn at the desk, so that loading and computing never overlap.
+        The caller has its turn at the scheduler, so that loading and computing never overlap.
 
         Raises:
-            UserError: The page may not choose it, or it can not be loaded.
+            UserError: The page may not choose it, or it cannot be loaded.
         """
         key = (model, adapter)
         with self._mutex:

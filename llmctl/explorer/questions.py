@@ -9,16 +9,16 @@ from typing import Any
 from llmctl.errors import UserError
 from llmctl.explorer.models import Models, Open
 from llmctl.explorer.requests import (
-    BoundOrder,
-    CompleteOrder,
-    NextOrder,
-    StateOrder,
-    WitnessOrder,
+    BoundRequest,
+    CompletionRequest,
+    NextTokensRequest,
+    StateRequest,
+    WitnessRequest,
 )
 from llmctl.reach.problem import Layout, Problem, lay_out
 
 
-def layout_of(found: Open, order: StateOrder, target: tuple[int, ...] = ()) -> Layout:
+def layout_of(found: Open, request: StateRequest, target: tuple[int, ...] = ()) -> Layout:
     """A state of the page as token ids of its model.
 
     Raises:
@@ -27,14 +27,14 @@ def layout_of(found: Open, order: StateOrder, target: tuple[int, ...] = ()) -> L
     from llmctl.reach.scoring.scorer import context_of, vocabulary_of
 
     return lay_out(
-        Problem(order.state, target=target, position=order.position),
+        Problem(request.state, target=target, position=request.position),
         found.tokenizer,
         vocabulary=vocabulary_of(found.model),
         context_length=context_of(found.model),
     )
 
 
-def next_tokens(models: Models, order: NextOrder) -> dict[str, Any]:
+def next_tokens(models: Models, request: NextTokensRequest) -> dict[str, Any]:
     """The next-token distribution after control and state.
 
     Returns:
@@ -45,13 +45,13 @@ def next_tokens(models: Models, order: NextOrder) -> dict[str, Any]:
 
     from llmctl.reach.scoring.scorer import Scorer
 
-    found = models.get(order.model, order.adapter)
-    layout = layout_of(found, order)
+    found = models.get(request.model, request.adapter)
+    layout = layout_of(found, request)
     scorer = Scorer(found.model, layout)
-    control = check_ids(found, order.control, "control")
+    control = check_ids(found, request.control, "control")
     _, logits = next(iter(scorer.next_logits(torch.tensor([control], dtype=torch.long).view(1, -1))))
     logprobs = logits[0].float().log_softmax(-1)
-    top = logprobs.topk(min(order.top, len(logprobs)))
+    top = logprobs.topk(min(request.top, len(logprobs)))
     shares = top.values.exp().tolist()
     entropy = float(-(logprobs.exp() * logprobs).nan_to_num().sum())
     return {
@@ -83,14 +83,14 @@ def check_ids(found: Open, ids: tuple[int, ...], name: str) -> tuple[int, ...]:
     return ids
 
 
-def complete(models: Models, order: CompleteOrder) -> dict[str, Any]:
+def complete(models: Models, request: CompletionRequest) -> dict[str, Any]:
     """Tokens that fit what has been typed, and how the text itself is encoded.
 
     Tokens that are the text come first, with and without a space before it, then those that begin with
     it, then those that hold it, the shorter first.
     """
-    found = models.get(order.model, order.adapter)
-    typed = order.text
+    found = models.get(request.model, request.adapter)
+    typed = request.text
     whole = tuple(found.tokenizer.encode(typed, add_special_tokens=False)) if typed else ()
     bare = typed.strip().lower()
     ranked = []
@@ -102,22 +102,22 @@ def complete(models: Models, order: CompleteOrder) -> dict[str, Any]:
         ranked.append((rank, token))
     ranked.sort()
     return {
-        "tokens": found.tokens([token for _, token in ranked[: order.most]]),
+        "tokens": found.tokens([token for _, token in ranked[: request.most]]),
         "matches": len(ranked),
         "whole": found.tokens(whole[:32]) if whole else [],
     }
 
 
-def witness(models: Models, order: WitnessOrder) -> dict[str, Any]:
+def witness(models: Models, request: WitnessRequest) -> dict[str, Any]:
     """A control asked again: whether the target is emitted, its loss and rank, and what each token does."""
-    found = models.get(order.model, order.adapter)
-    target = check_ids(found, order.target, "target")
-    control = check_ids(found, order.control, "control")
-    layout = layout_of(found, order, target)
-    return {**Weigher(found, layout).weigh(control), "target": found.tokens(target)}
+    found = models.get(request.model, request.adapter)
+    target = check_ids(found, request.target, "target")
+    control = check_ids(found, request.control, "control")
+    layout = layout_of(found, request, target)
+    return {**ControlScorer(found, layout).measure(control), "target": found.tokens(target)}
 
 
-class Weigher:
+class ControlScorer:
     """Looks closely at controls of one problem, with a meter of its own."""
 
     def __init__(self, found: Open, layout: Layout) -> None:
@@ -128,7 +128,7 @@ class Weigher:
         self.base_rank, scores = self._scorer.base()
         self.base_loss = _number(scores.loss[0])
 
-    def weigh(self, control: tuple[int, ...], *, decide: bool = True) -> dict[str, Any]:
+    def measure(self, control: tuple[int, ...], *, decide: bool = True) -> dict[str, Any]:
         """Loss and rank with a control, and the rise of the loss when each of its tokens is left out.
 
         Args:
@@ -167,7 +167,7 @@ class Weigher:
         return [None if value is None else value - loss for value in found]
 
 
-def bound(models: Models, order: BoundOrder, between: Callable[[], None]) -> dict[str, Any]:
+def bound(models: Models, request: BoundRequest, between: Callable[[], None]) -> dict[str, Any]:
     """The self-attention bound of every head at the state's last token.
 
     Beside the report's own fields each head has `reach`: the longest component orthogonal to its output
@@ -176,10 +176,12 @@ def bound(models: Models, order: BoundOrder, between: Callable[[], None]) -> dic
     """
     from llmctl.reach.bound import attention_bound
 
-    found = models.get(order.model, order.adapter)
-    layout = layout_of(found, order)
-    problem = Problem(order.state, position=order.position)
-    report = attention_bound(found.model, found.tokenizer, problem, relative=order.relative, between=between)
+    found = models.get(request.model, request.adapter)
+    layout = layout_of(found, request)
+    problem = Problem(request.state, position=request.position)
+    report = attention_bound(
+        found.model, found.tokenizer, problem, relative=request.relative, between=between
+    )
     entry = report.to_dict()
     for head, bounds in zip(entry["heads"], report.heads, strict=True):
         head["reach"] = bounds.limit(1) / bounds.output_norm if bounds.output_norm > 0 else None

@@ -10,14 +10,14 @@ from typing import Any
 
 from llmctl.explorer.models import Models, Open
 from llmctl.explorer.questions import layout_of
-from llmctl.explorer.requests import SetOrder
+from llmctl.explorer.requests import SetRequest
 from llmctl.explorer.scheduler import Job
 from llmctl.reach.problem import Problem
 
 _CHUNK = 64  # controls of the scan between two points of the growth curve
 
 
-class Shelf:
+class ExploredSets:
     """The sets that were explored last, as far as they came, so that a link shows them again.
 
     Args:
@@ -26,40 +26,40 @@ class Shelf:
 
     def __init__(self, size: int = 8) -> None:
         self._size = size
-        self._sets: OrderedDict[SetOrder, dict[str, Any]] = OrderedDict()
+        self._sets: OrderedDict[SetRequest, dict[str, Any]] = OrderedDict()
         self._mutex = threading.Lock()
 
-    def begin(self, order: SetOrder) -> dict[str, Any]:
+    def begin(self, request: SetRequest) -> dict[str, Any]:
         """A place for a set that is explored now; the one that was touched longest ago gives way."""
         with self._mutex:
-            found = self._sets[order] = {"reached": {}, "growth": [], "end": None}
-            self._sets.move_to_end(order)
+            found = self._sets[request] = {"reached": {}, "growth": [], "end": None}
+            self._sets.move_to_end(request)
             while len(self._sets) > self._size:
                 self._sets.popitem(last=False)
         return found
 
-    def look(self, order: SetOrder) -> dict[str, Any]:
+    def look(self, request: SetRequest) -> dict[str, Any]:
         """What is known of a set: `reached`, `growth` and `end`; all empty where it was not explored."""
         with self._mutex:
-            found = self._sets.get(order) or {"reached": {}, "growth": [], "end": None}
+            found = self._sets.get(request) or {"reached": {}, "growth": [], "end": None}
             return {**found, "reached": list(found["reached"].values()), "growth": list(found["growth"])}
 
 
-def explore_set(job: Job, models: Models, order: SetOrder, shelf: Shelf) -> None:
+def explore_set(job: Job, models: Models, request: SetRequest, shelf: ExploredSets) -> None:
     """Find the tokens that short controls reach.
 
     News: `begin` (controls of one token that will be tried), `reached` (tokens with witness, base rank and
     base loss), `progress`, and `end` (the counts, and up to which k the set is exact).
 
     Raises:
-        UserError: The order does not fit the model.
+        UserError: The request does not fit the model.
         Stopped: The job is to end.
     """
     from llmctl.reach.reachable_set.explore import Exploration, Growth, explore
 
-    found = models.get(order.model, order.adapter)
-    problem = _problem(found, order)
-    base = _base_logprobs(found, order)
+    found = models.get(request.model, request.adapter)
+    problem = _problem(found, request)
+    base = _base_logprobs(found, request)
     news: list[dict[str, Any]] = []
 
     def note(token: int, control: tuple[int, ...]) -> None:
@@ -73,11 +73,11 @@ def explore_set(job: Job, models: Models, order: SetOrder, shelf: Shelf) -> None
             }
         )
 
-    settings = Exploration(forwards=order.forwards, seed=order.seed)
-    kept = shelf.begin(order)
-    steps = explore(found.model, found.tokenizer, problem, order.k, settings, on_reached=note, chunk=_CHUNK)
+    settings = Exploration(forwards=request.forwards, seed=request.seed)
+    kept = shelf.begin(request)
+    steps = explore(found.model, found.tokenizer, problem, request.k, settings, on_reached=note, chunk=_CHUNK)
     allowed = len(problem.candidates or found.texts)
-    total = allowed + (order.forwards if order.k > 1 else 0)
+    total = allowed + (request.forwards if request.k > 1 else 0)
     job.say("begin", allowed=allowed, of=total, vocabulary=len(found.texts))
     for step in steps:
         if news:
@@ -103,24 +103,24 @@ def explore_set(job: Job, models: Models, order: SetOrder, shelf: Shelf) -> None
             job.say("end", **kept["end"])
 
 
-def _problem(found: Open, order: SetOrder) -> Problem:
+def _problem(found: Open, request: SetRequest) -> Problem:
     """The state, with the tokens that a control may hold."""
     from llmctl.reach.vocabulary import allowed_tokens
 
-    problem = Problem(order.state, position=order.position, controls=order.controls)
-    if order.sample == 0:
+    problem = Problem(request.state, position=request.position, controls=request.controls)
+    if request.sample == 0:
         return problem
     allowed = allowed_tokens(problem, found.tokenizer, len(found.texts))
-    drawn = random.Random(order.seed).sample(allowed, min(order.sample, len(allowed)))
+    drawn = random.Random(request.seed).sample(allowed, min(request.sample, len(allowed)))
     return replace(problem, candidates=sorted(drawn), controls="any")
 
 
-def _base_logprobs(found: Open, order: SetOrder) -> Any:
+def _base_logprobs(found: Open, request: SetRequest) -> Any:
     """Log-probabilities (V,) after the state alone."""
     import torch
 
     from llmctl.reach.scoring.scorer import Scorer
 
-    scorer = Scorer(found.model, layout_of(found, order))
+    scorer = Scorer(found.model, layout_of(found, request))
     _, logits = next(iter(scorer.next_logits(torch.empty(1, 0, dtype=torch.long))))
     return logits[0].float().log_softmax(-1).cpu()

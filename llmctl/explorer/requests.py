@@ -14,57 +14,57 @@ from llmctl.explorer.limits import Limits
 Slot = Literal["before", "after", "system", "user_start", "user_end", "reply_start"]
 Method = Literal["default", "published", "greedy", "gcg", "beam", "random"]
 Token = int
-O = TypeVar("O", bound="Order")  # noqa: E741
+O = TypeVar("O", bound="PageRequest")  # noqa: E741
 
 
-class Order(BaseModel):
+class PageRequest(BaseModel):
     """A request; unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class ModelOrder(Order):
+class ModelRequest(PageRequest):
     """Something asked of a model."""
 
     model: str = Field(min_length=1, max_length=1000)
     adapter: str | None = Field(default=None, max_length=1000)
 
 
-class StateOrder(ModelOrder):
+class StateRequest(ModelRequest):
     """Something asked of a model at a state."""
 
     state: str = Field(min_length=1)
     position: Slot = "before"
 
 
-class NextOrder(StateOrder):
+class NextTokensRequest(StateRequest):
     """The next-token distribution, with a control or without."""
 
     control: tuple[Token, ...] = ()
     top: int = Field(default=20, ge=1, le=200)
 
 
-class CompleteOrder(ModelOrder):
+class CompletionRequest(ModelRequest):
     """Tokens of the vocabulary that fit what has been typed."""
 
     text: str
     most: int = Field(default=12, ge=1, le=50)
 
 
-class WitnessOrder(StateOrder):
+class WitnessRequest(StateRequest):
     """A control asked again."""
 
     target: tuple[Token, ...] = Field(min_length=1)
     control: tuple[Token, ...]
 
 
-class BoundOrder(StateOrder):
+class BoundRequest(StateRequest):
     """The self-attention bound of each head."""
 
     relative: float = Field(default=1.0, gt=0, le=1000)
 
 
-class SearchOrder(StateOrder):
+class SearchRequest(StateRequest):
     """A search for controls, for one target after the other."""
 
     targets: tuple[tuple[Token, ...], ...] = Field(min_length=1)
@@ -77,7 +77,7 @@ class SearchOrder(StateOrder):
     seed: int = Field(default=0, ge=0, le=2**31)
 
 
-class SetOrder(StateOrder):
+class SetRequest(StateRequest):
     """The reachable set of a state."""
 
     k: int = Field(default=1, ge=1)
@@ -89,7 +89,7 @@ class SetOrder(StateOrder):
     seed: int = Field(default=0, ge=0, le=2**31)
 
 
-class ConverseOrder(ModelOrder):
+class ChatRequest(ModelRequest):
     """A problem of one's own, for the tuned model and its base."""
 
     problem: str = Field(min_length=1)
@@ -101,7 +101,7 @@ class ConverseOrder(ModelOrder):
     seed: int = Field(default=0, ge=0, le=2**31)
 
 
-def read_order(cls: type[O], content: bytes | Mapping[str, Any], limits: Limits) -> O:
+def read_request(cls: type[O], content: bytes | Mapping[str, Any], limits: Limits) -> O:
     """Read a request, and hold it to the limits.
 
     Raises:
@@ -113,16 +113,16 @@ def read_order(cls: type[O], content: bytes | Mapping[str, Any], limits: Limits)
         except ValueError as error:
             raise UserError("the request is not JSON") from error
     try:
-        order = cls.model_validate(content)
+        request = cls.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "the request"
         raise UserError(f"{place}: {first['msg']}") from error
-    _hold(order, limits)
-    return order
+    _hold(request, limits)
+    return request
 
 
-def _hold(order: Order, limits: Limits) -> None:
+def _hold(request: PageRequest, limits: Limits) -> None:
     for name, most in (
         ("k", limits.k),
         ("budget", limits.budget),
@@ -130,20 +130,20 @@ def _hold(order: Order, limits: Limits) -> None:
         ("turns", limits.turns),
         ("new_tokens", limits.new_tokens),
     ):
-        value = getattr(order, name, None)
+        value = getattr(request, name, None)
         if value is not None and value > most:
             raise UserError(f"{name} is {value:,}, but this explorer allows {most:,} at most: lower it")
     for name in ("state", "problem", "system", "text"):
-        text = getattr(order, name, "")
+        text = getattr(request, name, "")
         if len(text) > limits.characters:
             raise UserError(
                 f"the {name} has {len(text):,} characters, but this explorer allows {limits.characters:,} at "
                 "most: shorten it"
             )
-    control = getattr(order, "control", ())
+    control = getattr(request, "control", ())
     if len(control) > limits.k:
         raise UserError(f"the control has {len(control)} tokens, but this explorer allows {limits.k} at most")
-    targets = [*getattr(order, "targets", ()), getattr(order, "target", ())]
+    targets = [*getattr(request, "targets", ()), getattr(request, "target", ())]
     if len(targets) - 1 > limits.targets:
         raise UserError(
             f"{len(targets) - 1} targets are given, but this explorer allows {limits.targets} at most"

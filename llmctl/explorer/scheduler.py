@@ -1,4 +1,4 @@
-"""Whose turn it is on the models: one thread computes at a time, in the order of asking.
+"""Schedules requests on the models: one thread computes at a time, first come, first served.
 
 A search is a job with a thread of its own. Before every forward pass it lets whoever waits go first, and
 before every layer it looks whether it should stop, so a question is answered between two passes and a search
@@ -128,7 +128,7 @@ class Job:
     """A search on its own thread, that can wait, pause, go on and stop.
 
     Args:
-        desk: Where it takes its turns.
+        scheduler: Where it takes its turns.
         kind: What the page calls it, e.g. "search".
         name: Chosen by the page, so that it can tell old news from new.
         work: What to do; it may call the job's verbs.
@@ -137,13 +137,13 @@ class Job:
 
     def __init__(
         self,
-        desk: Desk,
+        scheduler: Scheduler,
         kind: str,
         name: str,
         work: Callable[[Job], None],
         send: Callable[[dict[str, Any]], None],
     ) -> None:
-        self._desk, self.kind, self.name, self._work, self._send = desk, kind, name, work, send
+        self._scheduler, self.kind, self.name, self._work, self._send = scheduler, kind, name, work, send
         self._may_run = threading.Event()
         self._may_run.set()
         self.is_stopping = False
@@ -160,7 +160,7 @@ class Job:
         Raises:
             UserError: The line is full.
         """
-        self._desk.slots.join(self)
+        self._scheduler.slots.join(self)
         self._thread.start()
 
     def say(self, event: str, **content: Any) -> None:
@@ -205,7 +205,7 @@ class Job:
             return
         if not self._may_run.is_set():
             self._rest()
-        if self._desk.turns.is_wanted():
+        if self._scheduler.turns.is_wanted():
             self._release()
             self._acquire()
         self.check()
@@ -228,29 +228,29 @@ class Job:
         """Give slot and turn away until the pause ends."""
         self.say("state", state="paused")
         self._release()
-        self._desk.slots.leave()
+        self._scheduler.slots.leave()
         self._has_slot = False
         self._may_run.wait()
-        self._desk.slots.join(self)
-        self._desk.slots.wait(self)
+        self._scheduler.slots.join(self)
+        self._scheduler.slots.wait(self)
         self._has_slot = True
         self._acquire()
         self._ticked = time.monotonic()
         self.say("state", state="running")
 
     def _acquire(self) -> None:
-        self._desk.turns.acquire(has_gone=lambda: self.is_stopping)
+        self._scheduler.turns.acquire(has_gone=lambda: self.is_stopping)
         self._has_turn = True
 
     def _release(self) -> None:
         self._has_turn = False
-        self._desk.turns.release()
+        self._scheduler.turns.release()
 
     def _run(self) -> None:
         _here.job = self
         end: dict[str, Any] = {"state": "done"}
         try:
-            self._desk.slots.wait(self)
+            self._scheduler.slots.wait(self)
             self._has_slot = True
             self._acquire()
             self._ticked = time.monotonic()
@@ -268,11 +268,11 @@ class Job:
             if self._has_turn:
                 self._release()
             if self._has_slot:
-                self._desk.slots.leave()
+                self._scheduler.slots.leave()
         self.say("state", **end)
 
 
-class Desk:
+class Scheduler:
     """Turns, slots, and the quick questions that go before the jobs."""
 
     def __init__(self, running: int, waiting: int, questions: int) -> None:

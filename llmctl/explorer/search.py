@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llmctl.explorer.models import Models, Open
-from llmctl.explorer.questions import Weigher, check_ids
-from llmctl.explorer.requests import SearchOrder
+from llmctl.explorer.questions import ControlScorer, check_ids
+from llmctl.explorer.requests import SearchRequest
 from llmctl.explorer.scheduler import Job, Stopped
 from llmctl.reach.problem import Problem
 from llmctl.reach.result import Result, Step
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 _TELL = 0.25  # seconds between two notes of progress
 
 
-def search(job: Job, models: Models, order: SearchOrder) -> None:
-    """Look for a control for each target of an order.
+def search(job: Job, models: Models, request: SearchRequest) -> None:
+    """Look for a control for each target of an request.
 
     News: `begin` (a target, its base loss and rank), `step` (the best control so far, its loss, rank and
     the effect of each of its tokens), `progress` (controls scored, seconds left at most), `result`.
 
     Raises:
-        UserError: The order does not fit the model.
+        UserError: The request does not fit the model.
         Stopped: The job is to end; the target that was searched gets a result of what is known.
     """
-    found = models.get(order.model, order.adapter)
-    for place, target in enumerate(order.targets):
-        _Target(job, found, order, place, check_ids(found, target, "target")).search()
+    found = models.get(request.model, request.adapter)
+    for place, target in enumerate(request.targets):
+        _Target(job, found, request, place, check_ids(found, target, "target")).search()
 
 
 class _Spent(BaseException):
@@ -42,19 +42,19 @@ class _Target:
     """The search for one target."""
 
     def __init__(
-        self, job: Job, found: Open, order: SearchOrder, place: int, target: tuple[int, ...]
+        self, job: Job, found: Open, request: SearchRequest, place: int, target: tuple[int, ...]
     ) -> None:
         from llmctl.reach.search.solve_run import SolveRun
 
-        self._job, self._found, self._order, self._place = job, found, order, place
+        self._job, self._found, self._order, self._place = job, found, request, place
         problem = Problem(
-            order.state,
+            request.state,
             target,
-            position=order.position,
-            controls=order.controls,
-            must_roundtrip=order.must_roundtrip,
+            position=request.position,
+            controls=request.controls,
+            must_roundtrip=request.must_roundtrip,
         )
-        self._run: SolveRun = SolveRun(found.model, found.tokenizer, problem, plan_of(order), order.k)
+        self._run: Run = Run(found.model, found.tokenizer, problem, plan_of(request), request.k)
         self._target = target
         self._shown: tuple[int, ...] | None = None
         self._best: tuple[bool, float] = (False, float("inf"))
@@ -62,31 +62,31 @@ class _Target:
         self._told = 0.0
 
     def search(self) -> None:
-        weigher = Weigher(self._found, self._run.layout)
+        control_scorer = ControlScorer(self._found, self._run.layout)
         self._say(
             "begin",
             target=self._found.tokens(self._target),
-            base_loss=weigher.base_loss,
-            base_rank=weigher.base_rank,
+            base_loss=control_scorer.base_loss,
+            base_rank=control_scorer.base_rank,
         )
         self._job.on_pass = self._before_pass
         try:
             for event in self._run.events():
                 if isinstance(event, Result):
                     self._job.on_pass = None
-                    self._tell(event, "", weigher)
+                    self._tell(event, "", control_scorer)
                     return
-                self._show(event, weigher)
+                self._show(event, control_scorer)
         except _Spent:
             self._job.on_pass = None
-            self._tell(self._run.conclude(), "the budget is spent", weigher)
+            self._tell(self._run.conclude(), "the budget is spent", control_scorer)
         except Stopped:
             self._tell(self._run.conclude(is_checked=False), "stopped")
             raise
         finally:
             self._job.on_pass = None
 
-    def _show(self, step: Step, weigher: Weigher) -> None:
+    def _show(self, step: Step, control_scorer: ControlScorer) -> None:
         """Tell a step; one that found something better comes with a close look at it."""
         standing = (step.is_hit, -step.loss)
         content: dict[str, Any] = {
@@ -99,7 +99,7 @@ class _Target:
         }
         if self._shown is None or standing > self._best:
             self._best, self._shown = standing, step.control_ids
-            content["best"] = weigher.weigh(step.control_ids, decide=False)
+            content["best"] = control_scorer.measure(step.control_ids, decide=False)
         self._say("step", **content)
 
     def _before_pass(self) -> None:
@@ -126,11 +126,11 @@ class _Target:
             left=None if left is None else round(left, 1),
         )
 
-    def _tell(self, result: Result, note: str, weigher: Weigher | None = None) -> None:
+    def _tell(self, result: Result, note: str, control_scorer: ControlScorer | None = None) -> None:
         entry = result.to_dict(with_path=False)
         entry["control"] = self._found.tokens(result.control_ids)
         entry["target"] = self._found.tokens(result.target_ids)
-        best = None if weigher is None else weigher.weigh(result.control_ids)
+        best = None if control_scorer is None else control_scorer.measure(result.control_ids)
         seconds = round(self._job.seconds - self._began, 2)
         self._say("result", result=entry, note=note, best=best, seconds=seconds)
 
@@ -138,16 +138,16 @@ class _Target:
         self._job.say(event, place=self._place, **content)
 
 
-def plan_of(order: SearchOrder) -> Plan:
-    """The schedule that an order asks for."""
+def plan_of(request: SearchRequest) -> Plan:
+    """The schedule that an request asks for."""
     from llmctl.reach.curves.plan import search_plan
     from llmctl.reach.curves.recipe import CurveSearchSettings
     from llmctl.reach.search import schedule as schedules
 
-    if order.method == "published":
-        ks = [k for k in (1, 2, 3, 4, 6, 8, 10) if k <= order.k]
-        return schedules.published([k for k in ks if k <= 3], [k for k in ks if k > 3], seed=order.seed)
-    return search_plan(CurveSearchSettings(schedule=order.method, max_k=order.k, seed=order.seed))
+    if request.method == "published":
+        ks = [k for k in (1, 2, 3, 4, 6, 8, 10) if k <= request.k]
+        return schedules.published([k for k in ks if k <= 3], [k for k in ks if k > 3], seed=request.seed)
+    return search_plan(SearchSettings(schedule=request.method, max_k=request.k, seed=request.seed))
 
 
 def planned(schedule: Schedule | None, max_k: int, found: Open) -> int:

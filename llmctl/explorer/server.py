@@ -18,7 +18,7 @@ _PING = 5.0  # seconds; a tab whose network is gone is noticed after one or two 
 
 
 @dataclass(frozen=True)
-class Settings:
+class ServerSettings:
     """How the explorer runs."""
 
     runs: Path = Path("runs")
@@ -47,7 +47,7 @@ class Settings:
             )
 
 
-def serve(settings: Settings, ready: Callable[[str], None] = lambda address: None) -> None:
+def serve(settings: ServerSettings, ready: Callable[[str], None] = lambda address: None) -> None:
     """Serve the explorer until it is interrupted.
 
     Args:
@@ -105,5 +105,5 @@ def listen(host: str, port: int) -> socket.socket:
         listener.bind((host, port))
     except (OSError, OverflowError) as error:
         listener.close()
-        raise UserError(f"can not listen on {host}, port {port} ({error}): choose another --port") from error
+        raise UserError(f"cannot listen on {host}, port {port} ({error}): choose another --port") from error
     return listener

@@ -13,24 +13,24 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from llmctl.errors import UserError
 from llmctl.explorer.limits import Limits
 from llmctl.explorer.models import Models
-from llmctl.explorer.reach_set import Shelf, explore_set
-from llmctl.explorer.requests import ConverseOrder, Order, SearchOrder, SetOrder, read_order
-from llmctl.explorer.scheduler import Desk, Job
+from llmctl.explorer.reach_set import ExploredSets, explore_set
+from llmctl.explorer.requests import ChatRequest, PageRequest, SearchRequest, SetRequest, read_request
+from llmctl.explorer.scheduler import Job, Scheduler
 from llmctl.runs.files import to_json
 
 if TYPE_CHECKING:
     Work = Callable[[Job, Models, Any], None]
 
 
-def works(shelf: Shelf) -> dict[str, tuple[type[Order], Work]]:
-    """What a job can be: the order that it takes, and what it does."""
+def works(shelf: ExploredSets) -> dict[str, tuple[type[PageRequest], Work]]:
+    """What a job can be: the request that it takes, and what it does."""
     from llmctl.explorer.chat import converse
     from llmctl.explorer.search import search
 
     return {
-        "search": (SearchOrder, search),
-        "set": (SetOrder, partial(explore_set, shelf=shelf)),
-        "converse": (ConverseOrder, converse),
+        "search": (SearchRequest, search),
+        "set": (SetRequest, partial(explore_set, shelf=shelf)),
+        "converse": (ChatRequest, converse),
     }
 
 
@@ -39,14 +39,16 @@ class Session:
 
     Args:
         socket: Accepted.
-        desk: Where its jobs take their turns.
+        scheduler: Where its jobs take their turns.
         models: Which models they may open.
         limits: What they may ask for.
         shelf: Keeps the sets that they explore.
     """
 
-    def __init__(self, socket: WebSocket, desk: Desk, models: Models, limits: Limits, shelf: Shelf) -> None:
-        self._socket, self._desk, self._models, self._limits = socket, desk, models, limits
+    def __init__(
+        self, socket: WebSocket, scheduler: Scheduler, models: Models, limits: Limits, shelf: ExploredSets
+    ) -> None:
+        self._socket, self._scheduler, self._models, self._limits = socket, scheduler, models, limits
         self._works = works(shelf)
         self._loop = asyncio.get_running_loop()
         self._news: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
@@ -104,10 +106,12 @@ class Session:
         if kind not in self._works:
             raise UserError(f"{kind!r} is no kind of job: it must be one of {', '.join(self._works)}")
         cls, work = self._works[kind]
-        order = read_order(cls, content, self._limits)
+        request = read_request(cls, content, self._limits)
         if (old := self._jobs.get(kind)) is not None:
             old.stop()
-        job = Job(self._desk, kind, name, lambda job: work(job, self._models, order), self._tell_from_thread)
+        job = Job(
+            self._scheduler, kind, name, lambda job: work(job, self._models, request), self._tell_from_thread
+        )
         job.start()
         self._jobs[kind] = job
 

@@ -52,7 +52,12 @@ def make_runs(folder: Path) -> Path:
 
 
 def make_big_curve(folder: Path, pairs: int) -> Path:
-    """A finished curve of so many pairs, as a merge of shards would leave it."""
+    """A finished curve of so many pairs, as a merge of shards would leave it.
+
+    It is written beside the runs folder and moved there in one step: a server that looks meanwhile sees
+    all of it or nothing.
+    """
+    place, folder = folder, folder.parent.parent / f"{folder.name}-unfinished"
     folder.mkdir(parents=True)
     counts = {k: pairs // 5 for k in range(4)}
     with (folder / "pairs.jsonl").open("w") as file:
@@ -102,4 +107,4 @@ def make_big_curve(folder: Path, pairs: int) -> Path:
     (folder / "metrics.json").write_text(json.dumps({**metrics, "verdicts": {}, "seeds": {}}))
     (folder / "manifest.json").write_text("{}")
     (folder / "recipe.yaml").write_text("kind: reach-curve\nmodel: smollm2-135m\n")
-    return folder
+    return folder.rename(place)

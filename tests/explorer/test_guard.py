@@ -6,7 +6,7 @@ from starlette.websockets import WebSocketDisconnect
 from llmctl.errors import UserError
 from llmctl.explorer.guard import is_loopback
 from llmctl.explorer.limits import Limits
-from llmctl.explorer.server import Settings, listen
+from llmctl.explorer.server import ServerSettings, listen
 
 PASSWORD = "a long password"
 
@@ -87,11 +87,11 @@ def test_a_password_guards_page_answers_and_socket(make_client, monkeypatch):
 
 def test_other_hosts_than_this_machine_need_a_password():
     with pytest.raises(UserError, match="there is no password"):
-        Settings(host="0.0.0.0")
+        ServerSettings(host="0.0.0.0")
     with pytest.raises(UserError, match="8 are needed"):
-        Settings(host="0.0.0.0", password="short")
-    assert Settings(host="0.0.0.0", password=PASSWORD).password == PASSWORD
-    assert Settings().password is None
+        ServerSettings(host="0.0.0.0", password="short")
+    assert ServerSettings(host="0.0.0.0", password=PASSWORD).password == PASSWORD
+    assert ServerSettings().password is None
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_a_port_that_is_taken_is_one_line():
         taken.listen()
         with pytest.raises(UserError, match="choose another --port"):
             listen("127.0.0.1", taken.getsockname()[1])
-    with pytest.raises(UserError, match="can not listen on"):
+    with pytest.raises(UserError, match="cannot listen on"):
         listen("127.0.0.1", 70_000)
 
 

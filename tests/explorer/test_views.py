@@ -87,7 +87,7 @@ def test_paths_outside_the_runs_folder_are_refused(client, path, name):
     path, _, query = path.partition("?")
     params = {"run": name, **dict(part.split("=") for part in query.split("&") if part)}
     answer = client.get(f"/api/{path}", params=params)
-    assert answer.status_code == 400
+    assert answer.status_code == 404
     assert "epsilon" not in answer.json()
 
 
@@ -176,7 +176,7 @@ def test_a_rise_run_has_its_episodes_and_flows(client):
         {"name": "jsonl", "options": {"path": "/etc/passwd"}},
     ],
 )
-def test_a_recipe_can_not_make_the_page_run_code_or_read_files(client, runs, task):
+def test_a_recipe_cannot_make_the_page_run_code_or_read_files(client, runs, task):
     import shutil
 
     import yaml
@@ -251,9 +251,7 @@ def test_a_tuned_model_talks_beside_its_base(runs, tiny_model, adapter):
     assert turns["base", 0]["text"].startswith(streamed)
 
 
-def test_a_model_without_a_template_says_that_it_can_not_talk(
-    client, runs, tiny_model, tmp_path, make_client
-):
+def test_a_model_without_a_template_says_that_it_cannot_talk(client, runs, tiny_model, tmp_path, make_client):
     from transformers import AutoTokenizer
 
     folder = runs / "models" / "silent"

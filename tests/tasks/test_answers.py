@@ -1,5 +1,3 @@
-import time
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -90,10 +88,9 @@ def test_an_unknown_kind_is_refused_with_the_known_ones():
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_text_neither_raises_nor_takes_time(kind, name):
-    start = time.process_time()
+@pytest.mark.timeout(120)  # what must not hang
+def test_hostile_text_neither_raises_nor_hangs(kind, name):
     read_answer(HOSTILE[name], kind)
-    assert time.process_time() - start < 10  # CPU seconds; quadratic time would take hours
 
 
 @settings(max_examples=100, deadline=None)

@@ -2,7 +2,6 @@
 
 import json
 import pickle
-import time
 from itertools import islice
 
 import pytest
@@ -96,13 +95,12 @@ def test_a_negative_limit_is_refused(task):
         task.problems("train", limit=-1)
 
 
-def test_hostile_replies_are_never_right_never_raise_and_take_less_than_a_second(task, tmp_path, monkeypatch):
+@pytest.mark.timeout(120)  # what must not hang
+def test_hostile_replies_are_never_right_never_raise_and_never_hang(task, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     problem = next(iter(task))
     for name, text in HOSTILE.items():
-        start = time.monotonic()
         feedback = task.check(problem, text)
-        assert time.monotonic() - start < 20, name  # it does not hang, however busy the machine
         assert not feedback.is_correct, name
         if feedback.answer is not None:
             json.dumps(feedback.answer)

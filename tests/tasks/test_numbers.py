@@ -1,4 +1,3 @@
-import time
 from fractions import Fraction
 
 import pytest
@@ -107,10 +106,9 @@ def test_no_text_raises(text):
     "unit",
     ["1", "1,111", ",111", "1.", " ", "-", "\\frac", "\\text{", "1 ", "1/", "e1", "10^", "{", "\\,", "×10^1"],
 )
-def test_time_is_linear_in_repeated_text(unit):
+@pytest.mark.timeout(120)  # a million repeats in quadratic time would take hours
+def test_repeated_text_is_not_read_in_quadratic_time(unit):
     text = unit * 1_000_000
-    start = time.process_time()
     parse_number(text)
     bare_number(text)
     find_numbers(plain(text))
-    assert time.process_time() - start < 30  # CPU seconds; quadratic time would take hours

@@ -1,20 +1,27 @@
-// What the page says to the server: questions by fetch, jobs by one socket.
+// Talks to the server: single requests by fetch, jobs through one WebSocket.
 
 import { notice } from "./dom.js";
 
 async function answer(response) {
   if (response.status === 401) location.reload();
   const content = response.headers.get("content-type")?.startsWith("application/json")
-    ? await response.json() : { error: await response.text() };
+    ? await response.json()
+    : { error: await response.text() };
   if (!response.ok) throw new Error(content.error ?? `the server answered ${response.status}`);
   return content;
 }
 
 export const get = async (path, query = {}) => answer(await fetch(`${path}?${new URLSearchParams(query)}`));
 
-export const post = async (path, order, signal) => answer(await fetch(path, {
-  method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(order), signal,
-}));
+export const post = async (path, order, signal) =>
+  answer(
+    await fetch(path, {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify(order),
+      signal,
+    }),
+  );
 
 /** The tab's socket. Closing the tab closes it, and that stops the tab's jobs. */
 class Session {
@@ -24,12 +31,12 @@ class Session {
     this.jobs = 0;
   }
 
-  /** Hear the news of a kind of job; one listener a kind. */
+  /** Listen to the events of one kind of job; one listener per kind. */
   listen(kind, listener) {
     this.listeners[kind] = listener;
   }
 
-  /** A name for the next job of a kind, by which its news can be told from old news. */
+  /** A name for the next job of a kind, which tells its events from those of earlier jobs. */
   name(kind) {
     return `${kind}-${++this.jobs}`;
   }
@@ -46,7 +53,9 @@ class Session {
   open() {
     if (this.opening) return this.opening;
     this.opening = new Promise((resolve, reject) => {
-      const socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/api/session`);
+      const socket = new WebSocket(
+        `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/api/session`,
+      );
       socket.onopen = () => resolve();
       socket.onmessage = (event) => this.hear(JSON.parse(event.data));
       socket.onclose = () => {

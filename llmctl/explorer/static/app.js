@@ -5,8 +5,11 @@ import { h, show } from "./dom.js";
 import { hideTip } from "./chart.js";
 
 const VIEWS = {
-  search: () => import("./search.js"), set: () => import("./set.js"), curve: () => import("./curve.js"),
-  bound: () => import("./bound.js"), rise: () => import("./rise.js"),
+  search: () => import("./search.js"),
+  set: () => import("./set.js"),
+  curve: () => import("./curve.js"),
+  bound: () => import("./bound.js"),
+  rise: () => import("./rise.js"),
 };
 const main = document.getElementById("main");
 let shown = null;
@@ -24,12 +27,13 @@ async function route() {
   document.title = `${document.querySelector(`nav a[data-view=${name}]`).textContent} · llmctl explorer`;
   try {
     const { view: make } = await VIEWS[name]();
-    const page = (pages[name] ??= make());
+    pages[name] ??= make();
+    const page = pages[name];
     if (shown !== page) show(main, page.element);
     shown = page;
     await page.open(values);
   } catch (error) {
-    show(main, h("p", { class: "error", role: "alert" }, `This view can not be shown: ${error.message}`));
+    show(main, h("p", { class: "error", role: "alert" }, `This view cannot be shown: ${error.message}`));
     delete pages[name];
     shown = null;
   }

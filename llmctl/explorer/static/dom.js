@@ -16,16 +16,21 @@ function fill(element, properties, children) {
   for (const [key, value] of Object.entries(properties)) {
     if (value === null || value === undefined || value === false) continue;
     if (key.startsWith("on")) element.addEventListener(key.slice(2), value);
-    else if (key === "value" || key === "checked" || key === "disabled" || key === "selected") element[key] = value;
+    else if (key === "value" || key === "checked" || key === "disabled" || key === "selected")
+      element[key] = value;
     else element.setAttribute(key, value === true ? "" : String(value));
   }
-  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
+  element.append(
+    ...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false),
+  );
   return element;
 }
 
 /** Put new children in place of the old ones. */
 export function show(element, ...children) {
-  element.replaceChildren(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
+  element.replaceChildren(
+    ...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false),
+  );
   return element;
 }
 
@@ -33,28 +38,41 @@ const SIGNS = { " ": "␣", "\n": "⏎", "\t": "⇥", "\r": "\\r" };
 
 /** The text of a token with what can not be seen, or could disguise itself (control, bidi, odd spaces), as escapes. */
 export function visible(text) {
-  return text.replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Co}]|(?! )\p{Zs}/gu, (sign) =>
-    SIGNS[sign] ?? `\\u${sign.codePointAt(0).toString(16).padStart(4, "0")}`);
+  return text.replace(
+    /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Co}]|(?! )\p{Zs}/gu,
+    (sign) => SIGNS[sign] ?? `\\u${sign.codePointAt(0).toString(16).padStart(4, "0")}`,
+  );
 }
 
 /** A token as an element. */
 export function token(entry) {
   const shown = visible(entry.text).split(/( |⏎|⇥)/);
-  const parts = shown.map((part) => (part === " " || part === "⏎" || part === "⇥"
-    ? h("span", { class: "space" }, SIGNS[part] ?? part) : part));
-  return h("span", { class: "token", title: `token ${entry.id}` }, entry.text === "" ? `#${entry.id}` : parts);
+  const parts = shown.map((part) =>
+    part === " " || part === "⏎" || part === "⇥" ? h("span", { class: "space" }, SIGNS[part] ?? part) : part,
+  );
+  return h(
+    "span",
+    { class: "token", title: `token ${entry.id}` },
+    entry.text === "" ? `#${entry.id}` : parts,
+  );
 }
 
 /** Several tokens in a row. */
 export function tokens(entries) {
-  return h("span", { class: "tokens" }, entries.length ? entries.map(token) : h("span", { class: "soft" }, "no control"));
+  return h(
+    "span",
+    { class: "tokens" },
+    entries.length ? entries.map(token) : h("span", { class: "soft" }, "no control"),
+  );
 }
 
 /** The text of tokens, for files and labels. */
 export const textOf = (entries) => entries.map((entry) => entry.text).join("");
 
-export const number = (value, digits = 2) => (value === null || value === undefined ? "–" : Number(value).toFixed(digits));
-export const count = (value) => (value === null || value === undefined ? "–" : Number(value).toLocaleString("en-US"));
+export const number = (value, digits = 2) =>
+  value === null || value === undefined ? "–" : Number(value).toFixed(digits);
+export const count = (value) =>
+  value === null || value === undefined ? "–" : Number(value).toLocaleString("en-US");
 
 /** Seconds for people. */
 export function duration(seconds) {
@@ -78,8 +96,11 @@ export function field(label, input) {
 
 /** A select of [value, label] pairs. */
 export function select(options, value, onchange, properties = {}) {
-  return h("select", { onchange, ...properties },
-    options.map(([option, label]) => h("option", { value: option, selected: option === value }, label)));
+  return h(
+    "select",
+    { onchange, ...properties },
+    options.map(([option, label]) => h("option", { value: option, selected: option === value }, label)),
+  );
 }
 
 /** Call after a pause. */
@@ -93,10 +114,15 @@ export function debounce(wait, work) {
 
 /** An element that a key or a click opens. */
 export function opens(properties, work) {
-  return { tabindex: 0, ...properties, onclick: work, onkeydown: (event) => {
-    if ((event.key === "Enter" || event.key === " ") && event.target === event.currentTarget) {
-      event.preventDefault();
-      work(event);
-    }
-  } };
+  return {
+    tabindex: 0,
+    ...properties,
+    onclick: work,
+    onkeydown: (event) => {
+      if ((event.key === "Enter" || event.key === " ") && event.target === event.currentTarget) {
+        event.preventDefault();
+        work(event);
+      }
+    },
+  };
 }

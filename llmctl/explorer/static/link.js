@@ -13,7 +13,9 @@ export function writeLink(view, values) {
 
 /** The address of a view with values; empty ones are left out. */
 export function linkTo(view, values) {
-  const kept = Object.entries(values).filter(([, value]) => value !== "" && value !== null && value !== undefined);
+  const kept = Object.entries(values).filter(
+    ([, value]) => value !== "" && value !== null && value !== undefined,
+  );
   const query = new URLSearchParams(kept.map(([key, value]) => [key, String(value)])).toString();
   return `#/${view}${query ? `?${query}` : ""}`;
 }
@@ -21,5 +23,7 @@ export function linkTo(view, values) {
 /** Lists of lists of token ids, as a link holds them: 12.34_56; an empty list is a minus. */
 export const packIds = (lists) => lists.map((ids) => ids.join(".") || "-").join("_");
 
-export const unpackIds = (text) => (text ? text.split("_").map((part) => (part === "-" ? [] : part.split(".").map(Number))) : [])
-  .filter((ids) => ids.every((id) => Number.isSafeInteger(id) && id >= 0));
+export const unpackIds = (text) =>
+  (text ? text.split("_").map((part) => (part === "-" ? [] : part.split(".").map(Number))) : []).filter(
+    (ids) => ids.every((id) => Number.isSafeInteger(id) && id >= 0),
+  );

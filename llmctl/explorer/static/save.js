@@ -29,8 +29,20 @@ export function saveCsv(name, columns, rows) {
   download(`${name}.csv`, new Blob([toCsv(columns, rows)], { type: "text/csv" }));
 }
 
-const COPIED = ["fill", "stroke", "stroke-width", "stroke-dasharray", "stroke-linecap", "stroke-linejoin", "opacity",
-  "font-size", "font-weight", "font-family", "text-anchor", "dominant-baseline"];
+const COPIED = [
+  "fill",
+  "stroke",
+  "stroke-width",
+  "stroke-dasharray",
+  "stroke-linecap",
+  "stroke-linejoin",
+  "opacity",
+  "font-size",
+  "font-weight",
+  "font-family",
+  "text-anchor",
+  "dominant-baseline",
+];
 
 /** One SVG with every style written out, so that it looks the same outside the page. */
 function standalone(svg) {
@@ -41,7 +53,7 @@ function standalone(svg) {
     for (const name of COPIED) to[place].setAttribute(name, style.getPropertyValue(name));
     to[place].removeAttribute("class");
   });
-  copy.querySelectorAll("[data-cursor]").forEach((element) => element.remove());
+  for (const element of copy.querySelectorAll("[data-cursor]")) element.remove();
   return copy;
 }
 
@@ -84,11 +96,14 @@ export function saves({ json, csv, png }) {
       notice(`That could not be saved: ${error.message}`);
     }
   };
-  return h("div", { class: "saves" },
+  return h(
+    "div",
+    { class: "saves" },
     h("button", { type: "button", onclick: copyLink }, "Copy link"),
     json && h("button", { type: "button", onclick: guard(json) }, "JSON"),
     csv && h("button", { type: "button", onclick: guard(csv) }, "CSV"),
-    png && h("button", { type: "button", onclick: guard(png) }, "PNG"));
+    png && h("button", { type: "button", onclick: guard(png) }, "PNG"),
+  );
 }
 
 async function copyLink() {
@@ -96,6 +111,8 @@ async function copyLink() {
     await navigator.clipboard.writeText(location.href);
     notice("The link is copied: it restores this view.");
   } catch {
-    notice("This browser keeps its clipboard to itself: copy the address of the page, it restores this view.");
+    notice(
+      "This browser does not allow copying. Copy the address of the page instead: it restores this view.",
+    );
   }
 }

@@ -33,25 +33,70 @@ export class Targets {
   }
 
   draw() {
-    show(this.element, this.list.length
-      ? this.list.map((target) => h("span", { class: "chip" }, target.map(token),
-        h("button", { type: "button", "aria-label": `Remove ${textOf(target)}`, onclick: () => this.toggle(target) }, "×")))
-      : h("span", { class: "note" }, "None yet: click a token of the distribution, or type one."));
+    show(
+      this.element,
+      this.list.length
+        ? this.list.map((target) =>
+            h(
+              "span",
+              { class: "chip" },
+              target.map(token),
+              h(
+                "button",
+                {
+                  type: "button",
+                  "aria-label": `Remove ${textOf(target)}`,
+                  onclick: () => this.toggle(target),
+                },
+                "×",
+              ),
+            ),
+          )
+        : h("span", { class: "note" }, "None yet: click a token of the distribution, or type one."),
+    );
   }
 }
 
 /** The distribution as a list of buttons. */
 export function distribution(answer, targets) {
   const most = answer.tokens[0]?.p || 1;
-  return h("div", {},
-    h("ol", { class: "bars" }, answer.tokens.map((entry) => h("li", {},
-      h("button", { type: "button", "aria-pressed": String(targets.has([entry])), "aria-label": `${entry.text}, probability ${entry.p.toFixed(4)}`,
-        onclick: () => targets.toggle([{ id: entry.id, text: entry.text }]) },
-      token(entry),
-      s("svg", { class: "track", width: "100%", height: 10, "aria-hidden": "true" }, s("rect", { width: `${Math.max(0.3, (entry.p / most) * 100)}%`, height: 10, rx: 2 })),
-      h("span", { class: "p" }, entry.p >= 0.001 ? entry.p.toFixed(3) : entry.p.toExponential(0)),
-      h("span", { class: "tick" }, targets.has([entry]) ? "✓" : ""))))),
-    h("p", { class: "note" }, `All ${(answer.vocabulary - answer.tokens.length).toLocaleString("en-US")} other tokens together ${answer.rest.toFixed(3)}; entropy ${number(answer.entropy)} nats.`));
+  return h(
+    "div",
+    {},
+    h(
+      "ol",
+      { class: "bars" },
+      answer.tokens.map((entry) =>
+        h(
+          "li",
+          {},
+          h(
+            "button",
+            {
+              type: "button",
+              "aria-pressed": String(targets.has([entry])),
+              "aria-label": `${entry.text}, probability ${entry.p.toFixed(4)}`,
+              onclick: () => targets.toggle([{ id: entry.id, text: entry.text }]),
+            },
+            token(entry),
+            s(
+              "svg",
+              { class: "track", width: "100%", height: 10, "aria-hidden": "true" },
+              s("rect", { width: `${Math.max(0.3, (entry.p / most) * 100)}%`, height: 10, rx: 2 }),
+            ),
+            h("span", { class: "p" }, entry.p >= 0.001 ? entry.p.toFixed(3) : entry.p.toExponential(0)),
+            h("span", { class: "tick" }, targets.has([entry]) ? "✓" : ""),
+          ),
+        ),
+      ),
+    ),
+    h(
+      "p",
+      { class: "note" },
+      `All ${(answer.vocabulary - answer.tokens.length).toLocaleString("en-US")} other tokens together: `,
+      `${answer.rest.toFixed(3)}. Entropy: ${number(answer.entropy)} nats.`,
+    ),
+  );
 }
 
 /** A text field that completes over the vocabulary; arrow keys and Enter choose. */
@@ -60,8 +105,18 @@ export function combo(values, targets, known) {
   let active = -1;
   let turn = 0;
   const list = h("ul", { class: "options", role: "listbox", id: "token-options", hidden: true });
-  const input = h("input", { id: "target", role: "combobox", "aria-label": "Type a target", "aria-expanded": "false", "aria-controls": "token-options", "aria-autocomplete": "list",
-    autocomplete: "off", maxlength: Math.min(200, known.limits.characters), placeholder: "type a token or a text, mind the leading space", spellcheck: "false" });
+  const input = h("input", {
+    id: "target",
+    role: "combobox",
+    "aria-label": "Type a target",
+    "aria-expanded": "false",
+    "aria-controls": "token-options",
+    "aria-autocomplete": "list",
+    autocomplete: "off",
+    maxlength: Math.min(200, known.limits.characters),
+    placeholder: "type a token or text, including any leading space",
+    spellcheck: "false",
+  });
   const close = () => {
     list.hidden = true;
     active = -1;
@@ -76,17 +131,39 @@ export function combo(values, targets, known) {
   };
   const light = (place) => {
     active = place;
-    [...list.children].forEach((item, at) => item.setAttribute("aria-selected", String(at === place)));
+    [...list.children].forEach((item, at) => {
+      item.setAttribute("aria-selected", String(at === place));
+    });
     list.children[place]?.scrollIntoView({ block: "nearest" });
     if (place >= 0) input.setAttribute("aria-activedescendant", `token-option-${place}`);
   };
   const draw = (answer) => {
     const typed = input.value;
     found = answer.tokens.map((entry) => ({ target: [entry], hint: entry.text === typed ? "exactly" : "" }));
-    if (answer.whole.length > 1) found.splice(found[0]?.hint ? 1 : 0, 0, { target: answer.whole, hint: `as ${answer.whole.length} tokens` });
-    show(list, found.map((entry, place) => h("li", { role: "option", id: `token-option-${place}`, "aria-selected": "false",
-      onmousedown: (event) => { event.preventDefault(); choose(entry.target); } },
-    h("span", {}, entry.target.map(token)), h("small", {}, entry.hint || `#${entry.target[0].id}`))));
+    if (answer.whole.length > 1)
+      found.splice(found[0]?.hint ? 1 : 0, 0, {
+        target: answer.whole,
+        hint: `as ${answer.whole.length} tokens`,
+      });
+    show(
+      list,
+      found.map((entry, place) =>
+        h(
+          "li",
+          {
+            role: "option",
+            id: `token-option-${place}`,
+            "aria-selected": "false",
+            onmousedown: (event) => {
+              event.preventDefault();
+              choose(entry.target);
+            },
+          },
+          h("span", {}, entry.target.map(token)),
+          h("small", {}, entry.hint || `#${entry.target[0].id}`),
+        ),
+      ),
+    );
     list.hidden = !found.length;
     input.setAttribute("aria-expanded", String(!list.hidden));
     light(found.length ? 0 : -1);
