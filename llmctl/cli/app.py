@@ -30,6 +30,7 @@ GROUPS: dict[str, str] = {  # command -> module:attribute
     "msr": "llmctl.cli.msr:app",
     "train": "llmctl.cli.train:app",
     "eval": "llmctl.cli.eval:app",
+    "compare": "llmctl.cli.compare:app",
     "explore": "llmctl.cli.explore:app",
 }
 
