@@ -9,7 +9,7 @@ ROOT = Path(llmctl.__file__).parent
 # From the ground up. A room imports itself and rooms of lower floors, and no other room of its own floor.
 FLOORS = (
     ("errors",),
-    ("lazy", "messages", "pictures", "registry"),
+    ("lazy", "messages", "pictures", "registry", "trust"),
     ("gin", "runs"),
     ("models", "tasks"),
     ("sampling", "training"),

@@ -54,7 +54,7 @@ class _Target:
             controls=request.controls,
             must_roundtrip=request.must_roundtrip,
         )
-        self._run: Run = Run(found.model, found.tokenizer, problem, plan_of(request), request.k)
+        self._run = SolveRun(found.model, found.tokenizer, problem, plan_of(request), request.k)
         self._target = target
         self._shown: tuple[int, ...] | None = None
         self._best: tuple[bool, float] = (False, float("inf"))
@@ -139,7 +139,7 @@ class _Target:
 
 
 def plan_of(request: SearchRequest) -> Plan:
-    """The schedule that an request asks for."""
+    """The schedule that a request asks for."""
     from llmctl.reach.curves.plan import search_plan
     from llmctl.reach.curves.recipe import CurveSearchSettings
     from llmctl.reach.search import schedule as schedules
@@ -147,7 +147,7 @@ def plan_of(request: SearchRequest) -> Plan:
     if request.method == "published":
         ks = [k for k in (1, 2, 3, 4, 6, 8, 10) if k <= request.k]
         return schedules.published([k for k in ks if k <= 3], [k for k in ks if k > 3], seed=request.seed)
-    return search_plan(SearchSettings(schedule=request.method, max_k=request.k, seed=request.seed))
+    return search_plan(CurveSearchSettings(schedule=request.method, max_k=request.k, seed=request.seed))
 
 
 def planned(schedule: Schedule | None, max_k: int, found: Open) -> int:
