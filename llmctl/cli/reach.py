@@ -204,8 +204,8 @@ def reachable(
     """Print every token that some control makes the model emit, each with a witness."""
     from llmctl.cli.output import print_json, print_shown
     from llmctl.cli.run_command import Start, carry_out
-    from llmctl.reach.reachable_set.recipe import SetRecipe
-    from llmctl.reach.reachable_set.spec import set_spec, show_found
+    from llmctl.reach.reachable_sets.recipe import SetRecipe
+    from llmctl.reach.reachable_sets.spec import set_spec, show_found
     from llmctl.runs.recipe import parse_recipe
 
     content = {
@@ -236,7 +236,7 @@ def reachable(
         start = Start("reach/set", folder, as_json=as_json, fresh=fresh)
         carry_out("reach set", set_spec(top), start, recipe)
         return
-    from llmctl.reach.reachable_set.run import find_set
+    from llmctl.reach.reachable_sets.run import find_set
 
     found = find_set(recipe, None, quiet=as_json)
     if as_json:

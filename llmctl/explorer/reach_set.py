@@ -55,7 +55,7 @@ def explore_set(job: Job, models: Models, request: SetRequest, shelf: ExploredSe
         UserError: The request does not fit the model.
         Stopped: The job is to end.
     """
-    from llmctl.reach.reachable_set.explore import Exploration, Growth, explore
+    from llmctl.reach.reachable_sets.explore import Exploration, Growth, explore
 
     found = models.get(request.model, request.adapter)
     problem = _problem(found, request)

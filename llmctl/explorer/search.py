@@ -14,7 +14,6 @@ from llmctl.reach.search.config import Schedule
 
 if TYPE_CHECKING:
     from llmctl.reach.search.prepare import Plan
-    from llmctl.reach.search.solve_run import SolveRun
 
 _TELL = 0.25  # seconds between two notes of progress
 

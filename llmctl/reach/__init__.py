@@ -14,7 +14,7 @@ from llmctl.reach.search.config import Phase, Schedule
 
 if TYPE_CHECKING:
     from llmctl.reach.bound import attention_bound
-    from llmctl.reach.reachable_set.explore import ReachableSet, reachable_set
+    from llmctl.reach.reachable_sets.explore import ReachableSet, reachable_set
     from llmctl.reach.scoring.scan import ScanResult, scan_state
     from llmctl.reach.search.solve import solve, solve_state, solve_steps
     from llmctl.reach.search.solve_many import solve_as_completed, solve_many
@@ -28,14 +28,14 @@ _HEAVY = {
     "OptimizeSettings": "universal.recipe",
     "Optimized": "universal.result",
     "PairScores": "universal.result",
-    "ReachableSet": "reachable_set.explore",
+    "ReachableSet": "reachable_sets.explore",
     "ScanResult": "scoring.scan",
     "SearchSettings": "universal.recipe",
     "UniversalStep": "universal.result",
     "attention_bound": "bound",
     "optimize": "universal.optimize",
     "optimize_steps": "universal.optimize",
-    "reachable_set": "reachable_set.explore",
+    "reachable_set": "reachable_sets.explore",
     "scan_state": "scoring.scan",
     "solve": "search.solve",
     "solve_as_completed": "search.solve_many",

@@ -119,7 +119,8 @@ def dump_yaml(value: Any) -> str:
     """Write plain values as YAML, keys in their own order."""
     yaml = YAML(typ="safe", pure=True)
     yaml.Representer = _Representer
-    yaml.default_flow_style, yaml.sort_base_mapping_type_on_output = False, False
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     yaml.allow_unicode, yaml.width = True, 100
     stream = io.StringIO()
     yaml.dump(value, stream)

@@ -53,7 +53,7 @@ def fit(run: Run, training: Training, *, label: str = "train", quiet: bool = Fal
     output = run.path(training.output)
     with progress(None, label, "steps", quiet=quiet) as bar, quiet_libraries():
         report = step_reporter(bar)
-        shared = {"init_adapter": training.init_adapter, "eval_rows": training.eval_rows}
+        shared: dict[str, Any] = {"init_adapter": training.init_adapter, "eval_rows": training.eval_rows}
         if training.launch is not None:
             from llmctl.training.launcher import launch, write_job
 

@@ -115,7 +115,7 @@ def _count(events: Any, name: str) -> None:
             total -= size - 1  # its values were counted one by one
             add(size)
         elif isinstance(event, yaml.AliasEvent):
-            add(sizes.get(event.anchor, 1))
+            add(sizes.get(str(event.anchor), 1))
         elif isinstance(event, yaml.ScalarEvent):
             if event.anchor is not None:
                 sizes[event.anchor] = 1

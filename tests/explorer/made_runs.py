@@ -6,7 +6,7 @@ from pathlib import Path
 from llmctl.models.tiny import make_tiny_model
 from llmctl.reach.curves.recipe import CurveRecipe
 from llmctl.reach.curves.run import run_curve
-from llmctl.reach.reachable_set.run import SetRecipe, find_set
+from llmctl.reach.reachable_sets.run import SetRecipe, find_set
 from llmctl.rise.loop import run_rise
 from llmctl.rise.recipe import RiseRecipe
 from llmctl.runs import Run

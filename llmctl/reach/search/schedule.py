@@ -53,7 +53,7 @@ def single(method: str, max_k: int, *, candidates: int = 128, steps: int = 8, se
     Raises:
         UserError: There is no such method, or it cannot look for controls of max_k tokens.
     """
-    sizes = METHODS[method].sizes(candidates, steps)
+    sizes: dict[str, Any] = dict(METHODS[method].sizes(candidates, steps))
     phases = [Phase(method, k, **sizes) for k in range(1, max_k + 1)]
     return Schedule(method, tuple(phases), shorten=False, seed=seed)
 

@@ -13,8 +13,8 @@ from llmctl.reach.curves.plots import draw_reached
 from llmctl.reach.describe import set_sentence, set_table
 from llmctl.reach.parse_inputs import read_state
 from llmctl.reach.problem import Problem
-from llmctl.reach.reachable_set.explore import Exploration, Growth, ReachableSet, explore
-from llmctl.reach.reachable_set.recipe import SetRecipe
+from llmctl.reach.reachable_sets.explore import Exploration, Growth, ReachableSet, explore
+from llmctl.reach.reachable_sets.recipe import SetRecipe
 from llmctl.reach.scoring.scan import ScanChunk
 from llmctl.reach.scoring.scorer import check_model, vocabulary_of
 from llmctl.reach.vocabulary import decode

@@ -5,7 +5,7 @@ import torch
 
 from llmctl.errors import UserError
 from llmctl.reach import Problem, reachable_set
-from llmctl.reach.reachable_set.explore import (
+from llmctl.reach.reachable_sets.explore import (
     Exploration,
     Growth,
     ReachableSet,

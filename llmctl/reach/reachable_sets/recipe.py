@@ -13,7 +13,7 @@ from llmctl.runs import Recipe
 
 
 class ExplorationSettings(Recipe):
-    """How to go beyond one token; see `llmctl.reach.reachable_set.explore.Exploration`."""
+    """How to go beyond one token; see `llmctl.reach.reachable_sets.explore.Exploration`."""
 
     forwards: int = Field(default=4096, ge=0)
     """Controls scored beyond the scan of k = 1."""

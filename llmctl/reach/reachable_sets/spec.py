@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from llmctl.reach.describe import set_sentence, set_table
-from llmctl.reach.reachable_set.recipe import SetRecipe
+from llmctl.reach.reachable_sets.recipe import SetRecipe
 from llmctl.runs import Run, Table
 from llmctl.runs.spec import RunSpec, Shown
 
 
 def check_set(recipe: SetRecipe) -> None:
     """Find mistakes in the state before a folder is made."""
-    from llmctl.reach.reachable_set.run import check_state  # imports torch
+    from llmctl.reach.reachable_sets.run import check_state  # imports torch
 
     check_state(recipe)
 
@@ -28,7 +28,7 @@ def estimate_set(recipe: SetRecipe) -> dict[str, Any]:
 
 def execute_set(run: Run, recipe: SetRecipe, checked: None, quiet: bool) -> dict[str, Any]:
     """Find the reachable set, and keep it in the run."""
-    from llmctl.reach.reachable_set.run import run_set  # imports torch
+    from llmctl.reach.reachable_sets.run import run_set  # imports torch
 
     return run_set(run, recipe, quiet=quiet)
 
