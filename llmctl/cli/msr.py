@@ -75,8 +75,8 @@ def prepare(
 def _print_data(run: Run) -> None:
     """Filters, split and chance levels of what was prepared."""
     from llmctl.cli.output import print_table, print_text
-    from llmctl.msr.data.prepare import open_prepared
-    from llmctl.msr.tables import chance_table, filter_table, split_table
+    from llmctl.msr.data.prepared import open_prepared
+    from llmctl.msr.data.tables import chance_table, filter_table, split_table
 
     prepared = open_prepared(run.folder)
     for table in (filter_table(prepared), split_table(prepared), chance_table(prepared)):
@@ -109,8 +109,8 @@ def baselines(start: Start) -> None:
 def _print_figures(run: Run, figures: dict[str, Any]) -> None:
     """Every baseline on the lists, and among all items."""
     from llmctl.cli.output import print_table, print_text
-    from llmctl.msr.data.prepare import open_prepared
-    from llmctl.msr.tables import full_table, metric_table
+    from llmctl.msr.data.prepared import open_prepared
+    from llmctl.msr.evaluation.tables import full_table, metric_table
 
     print_table(metric_table(figures, open_prepared(run.folder)))
     if (full := full_table(figures)) is not None:

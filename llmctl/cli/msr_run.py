@@ -11,7 +11,7 @@ import typer
 from llmctl.cli.options import JsonOption, Start, recipe_command
 
 if TYPE_CHECKING:
-    from llmctl.msr.phases import Phases
+    from llmctl.msr.phases import MsrPhases
     from llmctl.msr.recipe import MsrRecipe
     from llmctl.runs import Run
 
@@ -60,7 +60,7 @@ def run(start: Start) -> None:
 def summarize_items(start: Start) -> None:
     """Descriptions of pictures."""
 
-    def work(phases: Phases) -> dict[str, Any]:
+    def work(phases: MsrPhases) -> dict[str, Any]:
         return dict(phases.describe_items())
 
     _phase("msr summarize-items", start, work)
@@ -69,11 +69,11 @@ def summarize_items(start: Start) -> None:
 def summarize_users(start: Start) -> None:
     """Summaries of users."""
 
-    def work(phases: Phases) -> dict[str, Any]:
+    def work(phases: MsrPhases) -> dict[str, Any]:
         phases.describe_items()
         arms = [arm for arm in phases.recipe.resolved_arms if arm.users.mode != "none"]
         for arm in arms:
-            phases.sum_up_users(arm)
+            phases.summarize_users(arm)
         journals = {phases.recipe.summaries_of(arm) for arm in arms}
         return {name: sum(1 for _ in phases.run.journal(name)) for name in sorted(journals)}
 
@@ -83,7 +83,7 @@ def summarize_users(start: Start) -> None:
 def train(start: Start) -> None:
     """Adapters."""
 
-    def work(phases: Phases) -> dict[str, Any]:
+    def work(phases: MsrPhases) -> dict[str, Any]:
         found = {}
         for arm in phases.recipe.resolved_arms:
             if (result := phases.train(arm)) is not None:
@@ -106,7 +106,7 @@ def evaluate(start: Start) -> None:
     def work(open_run: Run, recipe: MsrRecipe) -> dict[str, Any]:
         from llmctl.msr.run import run_phases
 
-        def score(phases: Phases) -> None:
+        def score(phases: MsrPhases) -> None:
             for arm in recipe.resolved_arms:
                 for model in arm.models:
                     phases.evaluate(arm, model)
@@ -124,7 +124,7 @@ def show_user(
 ) -> None:
     """Blocks and summaries."""
     from llmctl.cli.output import print_json, print_table
-    from llmctl.msr import show_user as shown
+    from llmctl.msr.recommender import show_user as shown
 
     found = shown.show_user(folder, user, arm)
     if as_json:
@@ -145,9 +145,8 @@ def recommend(
     """A table, the reason above it."""
     from llmctl.cli.output import print_json, print_table, print_text
     from llmctl.errors import UserError
-    from llmctl.msr.data.prepare import open_prepared
-    from llmctl.msr.data.stored import run_recipe
-    from llmctl.msr.phases import Phases
+    from llmctl.msr.data.prepared import open_prepared, run_recipe
+    from llmctl.msr.recommender.examples import CaseReader
     from llmctl.msr.recommender.rank_user import recommend_to
     from llmctl.runs import Run, Table
 
@@ -156,26 +155,23 @@ def recommend(
     if arm is not None and arm not in names:
         raise UserError(f"--arm is {arm!r}, but the arms of the run are {', '.join(names)}")
     with Run.open(folder, recipe, "msr recommend") as open_run:
-        phases = Phases(open_run, recipe, open_prepared(folder), quiet=as_json)
-        try:
-            found = recommend_to(phases, recipe.arm(arm or names[0]), user, top, pool)
-        finally:
-            phases.close()
+        reader = CaseReader(open_run, recipe, open_prepared(folder))
+        found = recommend_to(reader, recipe.arm(arm or names[0]), user, top, pool)
     if as_json:
         print_json(found.to_dict())
         return
     print_text(f"because user {user} is known for:\n{found.preferences}\n")
-    caption = f"The best of {found.asked} items that were asked about, by {found.arm}."
-    has_said = any(one.said for one in found.items)
+    caption = f"The best of {found.scored} items that were asked about, by {found.arm}."
+    has_said = any(one.description for one in found.items)
     columns = ["", "title", *(["said of its picture"] if has_said else []), "item", "P(yes)"]
     rows = [
-        [place, one.title or one.item, *([one.said] if has_said else []), one.item, one.yes]
+        [place, one.title or one.item, *([one.description] if has_said else []), one.item, one.yes]
         for place, one in enumerate(found.items, 1)
     ]
     print_table(Table(columns, rows, caption))
 
 
-def _phase(command: str, start: Start, work: Callable[[Phases], dict[str, Any]]) -> None:
+def _phase(command: str, start: Start, work: Callable[[MsrPhases], dict[str, Any]]) -> None:
     """One phase, whose result is a few counts."""
     found: dict[str, Any] = {}
 
@@ -190,7 +186,7 @@ def _phase(command: str, start: Start, work: Callable[[Phases], dict[str, Any]])
 
 def _carry_out(command: str, start: Start, work: Callable[[Run, MsrRecipe], dict[str, Any]]) -> None:
     """Resolve the recipe, then show the plan or open the run and do the work."""
-    from llmctl.msr.estimate import estimate_work
+    from llmctl.msr.preflight import estimate_work
     from llmctl.msr.recipe import MsrRecipe
 
     recipe = start.load(MsrRecipe)
@@ -210,8 +206,8 @@ def _carry_out(command: str, start: Start, work: Callable[[Run, MsrRecipe], dict
 def _print(open_run: Run, command: str, result: dict[str, Any]) -> None:
     """Figures or counts, and where everything is."""
     from llmctl.cli.output import print_table, print_text
-    from llmctl.msr.data.prepare import open_prepared
-    from llmctl.msr.tables import metric_table
+    from llmctl.msr.data.prepared import open_prepared
+    from llmctl.msr.evaluation.tables import metric_table
     from llmctl.runs import Table
     from llmctl.runs.files import read_json
 

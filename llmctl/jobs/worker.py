@@ -166,8 +166,8 @@ class Worker:
 
     def _rank(self, sampler: Sampler, shard: Shard) -> list[Row]:
         from llmctl.jobs.ranking import Ranking
-        from llmctl.msr.phases import tokenizer_of
         from llmctl.msr.recommender.prompt import find_answer_tokens
+        from llmctl.msr.recommender.scoring import tokenizer_of
 
         name, model = shard.protocol, self.recipe.models[shard.model]
         if name not in self._rankings:
