@@ -66,8 +66,8 @@ def draw_candidates(
         if len(pool.items) - len(touched) < n:
             raise UserError(
                 f"user {sequence.user!r} has {len(pool.items) - len(touched)} of {len(pool.items)} items "
-                f"left that are not in the history, but {n} negatives are needed: lower candidates.negatives, or "
-                "loosen filters"
+                f"left that are not in the history, but {n} negatives are needed: lower "
+                "candidates.negatives, or loosen filters"
             )
         rng = np.random.default_rng(derive_seed(seed, "candidates", sequence.user))
         negatives = _draw(rng, bounds, pool.weights, touched, n)

@@ -121,8 +121,8 @@ def bounds_table(metrics: BoundMetrics, negatives: int = 20) -> Table:
     rows = [[name, *(show(one[metric]) for metric in METRICS)] for name, one in metrics.items()]
     users = next(iter(metrics.values()))["auc"].n
     caption = (
-        "Upper bounds: scores computed with knowledge of the ground truth, or of a part of it; "
-        f"{users} users, {negatives} negatives each; 95 % intervals by bootstrap over users."
+        f"Upper bounds, from scores that know the ground truth or a part of it: {users} users, "
+        f"{negatives} negatives each; 95 % intervals by bootstrap over users."
     )
     return Table(["bound", *METRICS], rows, caption)
 

@@ -185,7 +185,7 @@ class CaseReader:
         for one in self.required(arm):
             if one.name not in self.run.journal(FINISHED):
                 raise UserError(
-                    f"arm {arm.name} reads {one.content}, which are not complete yet: run "
+                    f"arm {arm.name} reads {one.content}, which are not all there yet: run "
                     f"`llmctl msr {one.command}` or `llmctl msr run` first"
                 )
 

@@ -80,15 +80,14 @@ def test_a_picture_stands_where_the_candidate_is_and_takes_the_place_of_its_desc
 
 
 def test_negatives_are_untouched_even_and_another_draw_in_every_pass():
-    rows = list(
-        training_rows(question(negatives_per_positive=2), [(CASE, "i3")] * 2, list(TITLES), 3, seed=0)
-    )
-    assert Counter(row["messages"][1]["content"] for row in rows) == {"yes": 6, "no": 12}
+    asks = question(negatives_per_positive=2)
+    rows = list(training_rows(asks, [(CASE, "i3")] * 2, list(TITLES), 3, seed=0))
+    assert Counter(row.messages[1]["content"] for row in rows) == {"yes": 6, "no": 12}
     drawn = Counter(draw_negatives(list(TITLES), {"i1", "i2"}, 1, seed)[0] for seed in range(5600))
     assert set(drawn) == set(TITLES) - {"i1", "i2"}
     assert max(abs(count - 200) for count in drawn.values()) < 5 * math.sqrt(200)
     assert len(set(draw_negatives(list(TITLES), {"i1"}, 29, 0))) == 29
-    with pytest.raises(UserError, match="a user has touched 1 of 30 items, which leaves fewer than the 30"):
+    with pytest.raises(UserError, match="interacted with 1 of 30 items, which leaves fewer than the 30"):
         draw_negatives(list(TITLES), {"i1"}, 30, 0)
 
 
