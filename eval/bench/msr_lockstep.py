@@ -23,10 +23,11 @@ from pathlib import Path
 from typing import Any
 
 from llmctl.msr.recipe import MsrRecipe
-from llmctl.msr.settings import UserSettings
+from llmctl.msr.settings import UserSummarySettings
 from llmctl.msr.summaries.cache import SummaryCache
-from llmctl.msr.summaries.cached_llm import Asker
-from llmctl.msr.summaries.users import Summarizer, Wording, iterate_summaries, summarize_users
+from llmctl.msr.summaries.cached_llm import CachedModel
+from llmctl.msr.summaries.users import UserSummarizer, iterate_summaries, summarize_users
+from llmctl.msr.summaries.wording import Wording
 from llmctl.msr.types import History
 from llmctl.runs import Run, build_recipe
 from llmctl.sampling import open_sampler
@@ -51,11 +52,11 @@ def wording() -> Wording:
     return Wording({f"i{place}": " ".join(draw.sample(WORDS, 4)) for place in range(ITEMS)})
 
 
-def sum_up(sampler: Any, users: int, length: int, settings: UserSettings) -> float:
+def sum_up(sampler: Any, users: int, length: int, settings: UserSummarySettings) -> float:
     """Seconds for all users."""
     with tempfile.TemporaryDirectory() as folder, Run.open(Path(folder) / "run", RECIPE, "bench") as run:
-        asker = Asker("bench", EngineSettings(), SummaryCache(Path("none"), 0), sampler)
-        summarizer = Summarizer(settings, wording(), asker, 0)
+        model = CachedModel("bench", EngineSettings(), SummaryCache(Path("none"), 0), sampler)
+        summarizer = UserSummarizer(settings, wording(), model, 0)
         began = time.perf_counter()
         summarize_users(run, "users-bench", histories(users, length), users, summarizer, quiet=True)
         names = (history.user for history in histories(users, length))
@@ -71,7 +72,7 @@ def peak_of(users: int, length: int, pipe: Any) -> None:
     """Send the largest resident memory of this process, in MiB."""
     draw = random.Random(1)
     sampler = ScriptedSampler(lambda conversation, seed: " ".join(draw.choices(WORDS, k=60)))
-    spent = sum_up(sampler, users, length, UserSettings(chunk=128))
+    spent = sum_up(sampler, users, length, UserSummarySettings(chunk=128))
     pipe.send((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, spent))
 
 
@@ -102,11 +103,11 @@ def main() -> None:
         return
     shared: dict[str, Any] = {"max_tokens": options.max_tokens}
     with contextlib.closing(open_sampler(options.model, engine=options.engine)) as sampler:
-        sum_up(sampler, 2, 3, UserSettings(chunk=2, **shared))
+        sum_up(sampler, 2, 3, UserSummarySettings(chunk=2, **shared))
         together = sum_up(
-            sampler, options.users, options.history, UserSettings(chunk=options.users, **shared)
+            sampler, options.users, options.history, UserSummarySettings(chunk=options.users, **shared)
         )
-        alone = sum_up(sampler, options.users, options.history, UserSettings(chunk=1, **shared))
+        alone = sum_up(sampler, options.users, options.history, UserSummarySettings(chunk=1, **shared))
     rates = {"lockstep": options.users / together, "one": options.users / alone}
     print(
         f"lockstep {rates['lockstep']:.3f} users/s, one at a time {rates['one']:.3f} users/s: "

@@ -59,7 +59,7 @@ def show_user(
 ) -> None:
     """Print the blocks and their summaries."""
     from llmctl.cli.output import print_json, print_table
-    from llmctl.msr import show_user as shown
+    from llmctl.msr.recommender import show_user as shown
 
     found = shown.show_user(folder, user, arm)
     if as_json:
@@ -82,9 +82,8 @@ def recommend(
     """Print the reason, and a table of items."""
     from llmctl.cli.output import print_json, print_table, print_text
     from llmctl.errors import UserError
-    from llmctl.msr.data.prepare import open_prepared
-    from llmctl.msr.data.stored import run_recipe
-    from llmctl.msr.phases import Phases
+    from llmctl.msr.data.prepared import open_prepared, run_recipe
+    from llmctl.msr.recommender.examples import CaseReader
     from llmctl.msr.recommender.rank_user import recommend_to
     from llmctl.runs import Run, Table
 
@@ -93,20 +92,17 @@ def recommend(
     if arm is not None and arm not in names:
         raise UserError(f"--arm is {arm!r}, but the arms of the run are {', '.join(names)}")
     with Run.open(folder, recipe, "msr recommend") as open_run:
-        phases = Phases(open_run, recipe, open_prepared(folder), quiet=as_json)
-        try:
-            found = recommend_to(phases, recipe.arm(arm or names[0]), user, top, pool)
-        finally:
-            phases.close()
+        reader = CaseReader(open_run, recipe, open_prepared(folder))
+        found = recommend_to(reader, recipe.arm(arm or names[0]), user, top, pool)
     if as_json:
         print_json(found.to_dict())
         return
     print_text(f"because user {user} is known for:\n{found.preferences}\n")
-    caption = f"The best of {found.asked} items that were asked about, by {found.arm}."
-    has_said = any(one.said for one in found.items)
+    caption = f"The best of {found.scored} items that were asked about, by {found.arm}."
+    has_said = any(one.description for one in found.items)
     columns = ["", "title", *(["said of its picture"] if has_said else []), "item", "P(yes)"]
     rows = [
-        [place, one.title or one.item, *([one.said] if has_said else []), one.item, one.yes]
+        [place, one.title or one.item, *([one.description] if has_said else []), one.item, one.yes]
         for place, one in enumerate(found.items, 1)
     ]
     print_table(Table(columns, rows, caption))

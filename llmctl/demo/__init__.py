@@ -1,18 +1,18 @@
-"""What the recommender is demonstrated on: rendered items, users with a known taste, a small model that sees.
+"""The demo of the recommender: a drawn catalogue, simulated users, and two small models.
 
-The data set says what the truth is, so a report on it can tell whether pictures help and whether drift is
-followed.
+The ground truth of the data set is known, so a report on it can show whether pictures help, and whether the
+recommender follows a change of taste.
 """
 
 from llmctl.lazy import lazy_names
 
 _WHERE = {
-    "DemoData": "catalogue",
+    "DemoData": "data",
     "DemoSettings": "catalogue",
     "DemoUser": "users",
     "Look": "attributes",
     "make_demo": "catalogue",
-    "open_demo": "catalogue",
+    "open_demo": "data",
     "ORACLES": "oracles",
     "oracle_scores": "oracles",
     "measure_oracles": "oracles",

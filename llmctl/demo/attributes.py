@@ -1,4 +1,4 @@
-"""What can be seen in a picture of the demo: a category, a colour and a pattern, each one word."""
+"""The attributes of a picture of the demo: a category, a colour and a pattern, each one word."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PATTERNS = ("plain", "striped", "dotted", "checked")
 
 @dataclass(frozen=True, order=True)
 class Look:
-    """The three words that are true of a picture."""
+    """The three attributes of a picture."""
 
     category: str
     colour: str
@@ -39,5 +39,5 @@ class Look:
 
 
 def all_looks() -> list[Look]:
-    """Every combination, in a fixed order."""
+    """Every combination of attributes, in a fixed order."""
     return [Look(c, colour, p) for c in CATEGORIES for colour in COLOURS for p in PATTERNS]

@@ -1,10 +1,4 @@
-"""The demo data set: a few hundred rendered items, users with a known taste, written as a pair of files.
-
-interactions.csv, items.csv    what `data.format: files` reads; titles tell the category and no more
-pictures/*.png                 named after their items
-attributes.csv, users.jsonl    the truth: what each picture shows, and how each user's taste moved
-demo.json                      settings and counts; written last, so it says that all is there
-"""
+"""Make the demo data set: a few hundred drawn items, and users whose taste changes and is known."""
 
 from __future__ import annotations
 
@@ -18,37 +12,47 @@ from pathlib import Path
 from typing import Any
 
 from llmctl.demo.attributes import CATEGORIES, COLOURS, PATTERNS, Look
+from llmctl.demo.data import (
+    ATTRIBUTES,
+    DEMO,
+    FILES,
+    INTERACTIONS,
+    ITEMS,
+    PICTURES,
+    USERS,
+    DemoData,
+    open_demo,
+)
+from llmctl.demo.oracles import write_oracles
 from llmctl.demo.pictures import draw_picture
-from llmctl.demo.users import DemoUser, UserSettings, simulate_user
+from llmctl.demo.users import DemoUser, TasteSettings, simulate_user
 from llmctl.errors import UserError
 from llmctl.runs import progress
 from llmctl.runs.files import disk_errors_as_user_errors, make_folder, read_json, write_bytes, write_json
 from llmctl.sampling.common import derive_seed
 
-DEMO, ITEMS, INTERACTIONS = "demo.json", "items.csv", "interactions.csv"
-ATTRIBUTES, USERS, PICTURES = "attributes.csv", "users.jsonl", "pictures"
-_FORMAT = 1  # goes up with every change of what a seed gives
+_FORMAT = 1  # incremented when the same seed gives other data
 _SYLLABLES = ("al", "bor", "cor", "del", "en", "fi", "gar", "hol", "is", "jun", "kel", "lum", "mar", "nor")
 _ENDINGS = ("a", "o", "en", "is", "um", "ia", "ott", "ell")
 
 
 @dataclass(frozen=True)
 class DemoSettings:
-    """What the data set is made of."""
+    """The size of the data set, and how its users choose."""
 
     items: int = 384
-    """Items, spread evenly over all combinations of category, colour and pattern."""
+    """Number of items, spread evenly over all combinations of category, colour and pattern."""
     users: int = 300
-    """Users."""
+    """Number of users."""
     size: int = 224
-    """Pixels of a picture's sides."""
+    """Width and height of a picture in pixels."""
     seed: int = 0
-    """Of everything."""
-    choices: UserSettings = field(default_factory=UserSettings)
+    """Seed for items, pictures and users."""
+    choices: TasteSettings = field(default_factory=TasteSettings)
     """How users choose."""
 
     def __post_init__(self) -> None:
-        """Refuse what gives no data set.
+        """Refuse settings that give no data set.
 
         Raises:
             UserError: A number is too small.
@@ -58,35 +62,18 @@ class DemoSettings:
                 raise UserError(f"{name} is {getattr(self, name)}, but the demo needs {least} or more")
 
 
-@dataclass(frozen=True)
-class DemoData:
-    """A data set on disk, and the truth about it."""
-
-    folder: Path
-    looks: dict[str, Look]  # by item
-    users: dict[str, DemoUser]
-
-    @property
-    def interactions(self) -> Path:
-        """For `data.interactions`."""
-        return self.folder / INTERACTIONS
-
-    @property
-    def items(self) -> Path:
-        """For `data.items`."""
-        return self.folder / ITEMS
-
-
 def make_demo(folder: Path, settings: DemoSettings | None = None, *, quiet: bool = False) -> DemoData:
-    """Write the demo data set, or take the one that is there.
+    """Write the demo data set, or open the one that the folder holds.
+
+    A folder that lacks the file of upper bounds, as older versions made it, gets one.
 
     Args:
-        folder: New, empty, or one that this made with the same settings (a stopped start is gone over again).
-        settings: What it is made of.
+        folder: A new or empty folder, or a demo folder with the same settings, complete or not.
+        settings: Size of the data set; None for the defaults.
         quiet: Show no progress.
 
     Raises:
-        UserError: The folder holds something else or can not be written.
+        UserError: The folder holds other files or other demo data, or cannot be written.
     """
     s = settings or DemoSettings()
     wanted = {"format": _FORMAT, "settings": json.loads(json.dumps(asdict(s)))}
@@ -95,50 +82,35 @@ def make_demo(folder: Path, settings: DemoSettings | None = None, *, quiet: bool
         found = read_json(made)
         if {key: found.get(key) for key in wanted} != wanted:
             raise UserError(f"{folder} holds demo data with other settings: choose another folder")
-        return open_demo(folder)
+        data = open_demo(folder)
+        if not data.bounds.is_file():
+            write_oracles(data)
+        return data
     _check_free(folder)
     make_folder(folder / PICTURES)
     looks = deal_looks(s)
     _draw(folder, looks, s, quiet)
     users = [simulate_user(f"u{number:04}", looks, s.seed, s.choices) for number in range(s.users)]
     _write_tables(folder, looks, users, s)
+    write_oracles(DemoData(folder, looks, {user.user: user for user in users}))
     write_json(made, wanted | _counts(looks, users))
     return open_demo(folder)
 
 
-def open_demo(folder: Path) -> DemoData:
-    """The truth about a data set that `make_demo` wrote.
-
-    Raises:
-        UserError: There is none, or not the whole of it.
-    """
-    if not (folder / DEMO).is_file():
-        raise UserError(f"{folder} holds no demo data: make some with `llmctl msr demo {folder}`")
-    with disk_errors_as_user_errors(f"read the demo data in {folder}"):
-        rows = csv.DictReader((folder / ATTRIBUTES).read_text(encoding="utf-8").splitlines())
-        looks = {row["item"]: Look(row["category"], row["colour"], row["pattern"]) for row in rows}
-        lines = (folder / USERS).read_text(encoding="utf-8").splitlines()
-    users = [DemoUser.from_dict(json.loads(line)) for line in lines]
-    return DemoData(folder, looks, {user.user: user for user in users})
-
-
 def _check_free(folder: Path) -> None:
-    """Refuse a folder with files that are not the demo's own."""
+    """Refuse a folder that holds files other than those of the demo."""
     with disk_errors_as_user_errors(f"read the folder {folder}"):
         names = {path.name for path in folder.iterdir()} if folder.exists() else set()
-    foreign = {
-        name
-        for name in names - {ITEMS, INTERACTIONS, ATTRIBUTES, USERS, PICTURES}
-        if not name.startswith(".")
-    }
+    foreign = {name for name in names - FILES if not name.startswith(".")}
     if foreign:
         raise UserError(f"{folder} is not empty ({min(foreign)!r} is there): give a new or an empty folder")
 
 
 def deal_looks(s: DemoSettings) -> dict[str, Look]:
-    """Items and looks; every 64 items have each category in each colour once, every 256 each pattern too.
+    """The look of each item.
 
-    So no colour is rarer than another, which would make its items the popular ones.
+    Every 64 items have each category in each colour once, and every 256 items each pattern of these, too.
+    So no colour is rarer than another: items of a rare colour would be chosen more often.
     """
     rng = random.Random(derive_seed(s.seed, "looks"))
     dealt: list[Look] = []
@@ -151,7 +123,7 @@ def deal_looks(s: DemoSettings) -> dict[str, Look]:
         rng.shuffle(looks)
         dealt += looks
     dealt = dealt[: s.items]
-    rng.shuffle(dealt)  # an item's number tells nothing of its look
+    rng.shuffle(dealt)  # an item's id is independent of its look
     return {f"i{number:04}": look for number, look in enumerate(dealt)}
 
 
@@ -159,7 +131,7 @@ def _draw(folder: Path, looks: dict[str, Look], s: DemoSettings, quiet: bool) ->
     with progress(len(looks), "draw", "pictures", quiet=quiet) as bar:
         for item, look in looks.items():
             rng = random.Random(derive_seed(s.seed, "picture", item))
-            # not one by one flushed to disk, which takes ten times as long as drawing
+            # pictures are not flushed to disk one by one, which takes ten times as long as drawing
             with disk_errors_as_user_errors(f"write {folder / PICTURES}"):
                 draw_picture(look, rng, s.size).save(folder / PICTURES / f"{item}.png")
             bar.advance()
@@ -189,13 +161,13 @@ def _write_tables(folder: Path, looks: dict[str, Look], users: list[DemoUser], s
 
 
 def make_titles(looks: dict[str, Look], seed: int) -> dict[str, str]:
-    """A title an item: an invented name and the category, which is all that it tells."""
+    """A title per item: an invented name and the category, and nothing else about the item."""
     names = _names(random.Random(derive_seed(seed, "names")))
     return {item: f"{next(names)} {look.category}" for item, look in looks.items()}
 
 
 def _names(rng: random.Random) -> Iterator[str]:
-    """Invented names, each once, such as "Kelmaria"."""
+    """Invented names without repetition, such as "Kelmaria"."""
     names = [(a + b + c).capitalize() for a in _SYLLABLES for b in _SYLLABLES for c in _ENDINGS]
     rng.shuffle(names)
     yield from dict.fromkeys(names)

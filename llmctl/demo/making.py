@@ -1,4 +1,4 @@
-"""Models that the demo makes itself, once: whole in the cache or absent, whoever asks at the same time."""
+"""Make the demo's models, once: a model is complete in the cache or absent, also with several processes."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from llmctl.runs.files import disk_errors_as_user_errors
 
 
 def make_once(target: Path, build: Callable[[Path], None]) -> Path:
-    """The folder of a model, built where it is not there yet.
+    """The folder of a model, which is built where it does not exist yet.
 
-    A lock lets only one process build it. It is built in a folder beside, and appears when it is whole.
+    A lock lets only one process build it. It is built in a temporary folder, which is renamed when complete.
 
     Args:
-        target: The folder; it is there when its `config.json` is.
+        target: The folder; it is complete when it has a `config.json`.
         build: Writes a model into an empty folder.
 
     Raises:
@@ -37,12 +37,12 @@ def make_once(target: Path, build: Callable[[Path], None]) -> Path:
 
 def _build_beside(target: Path, build: Callable[[Path], None]) -> None:
     prefix = f".{target.name}-"
-    for left in target.parent.glob(f"{prefix}*"):  # by a process that was killed; the lock is ours
+    for left in target.parent.glob(f"{prefix}*"):  # left by a killed process; this one holds the lock
         shutil.rmtree(left, ignore_errors=True)
     scratch = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
     try:
         build(scratch)
-        scratch.chmod(0o755)  # mkdtemp keeps it to the owner; a cache may be shared
+        scratch.chmod(0o755)  # mkdtemp gives access to the owner only; a cache may be shared
         os.replace(scratch, target)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""How often descriptions of held-out pictures are right, word by word."""
+"""Measure how often descriptions of held-out pictures name the right attributes."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from llmctl.runs import Estimate, Table, wilson
 from llmctl.sampling.common import derive_seed
 
 WORDS = {"category": CATEGORIES, "colour": tuple(COLOURS), "pattern": PATTERNS}
-HELD_OUT_SIZE = 224  # pixels, as in the catalogue
+HELD_OUT_SIZE = 224  # pixels, as in the catalogue by default
 
 
 def held_out_pictures(count: int, seed: int) -> tuple[list[Look], list[Any]]:
-    """Looks, and pictures of them as the catalogue has them; no picture that was learned from is among them.
+    """Looks, and pictures of them as in the catalogue; none of the training pictures is among them.
 
     Args:
-        count: How many.
-        seed: Any; the streams of other purposes differ at every seed.
+        count: The number of pictures.
+        seed: Any seed; training pictures are drawn from another random stream at every seed.
     """
     rng = random.Random(derive_seed(seed, "held-out pictures"))
     known = all_looks()
@@ -35,9 +35,9 @@ def ask_about_pictures(folder: Path, pictures: Sequence[Any], question: str = pr
     """Greedy descriptions by a model, through the engine that item summaries use.
 
     Args:
-        folder: Of the vision-language model.
+        folder: The folder of the vision-language model.
         pictures: PIL images.
-        question: Asked after each.
+        question: The prompt after each picture.
     """
     from llmctl.sampling import Settings, open_sampler
 
@@ -56,11 +56,11 @@ def ask_about_pictures(folder: Path, pictures: Sequence[Any], question: str = pr
 def count_right(looks: Sequence[Look], descriptions: Sequence[str]) -> dict[str, Estimate]:
     """Share of descriptions that name each attribute, with a Wilson interval; and all three.
 
-    A description is right where it has the word and no other word of that kind.
+    A description is right about an attribute where it has its word and no other word of that attribute.
 
     Args:
         looks: What the pictures show.
-        descriptions: As many texts.
+        descriptions: One text per picture.
     """
     hits = [name_attributes(text, look) for look, text in zip(looks, descriptions, strict=True)]
     found = {name: wilson(sum(hit[name] for hit in hits), len(hits)) for name in WORDS}
@@ -68,20 +68,20 @@ def count_right(looks: Sequence[Look], descriptions: Sequence[str]) -> dict[str,
 
 
 def name_attributes(text: str, look: Look) -> dict[str, bool]:
-    """For each attribute, whether a text names it rightly."""
+    """Whether a text names each attribute rightly."""
     words = set(re.findall(r"[a-z]+", text.lower()))
     return {name: words & set(known) == {getattr(look, name)} for name, known in WORDS.items()}
 
 
 def accuracy_table(report: Mapping[str, Any]) -> Table:
-    """How well a demo model describes, from its report; for people."""
+    """How well a demo model describes pictures, from its report."""
     rows = [[name, Estimate(**one).format()] for name, one in report["names_rightly"].items()]
     caption = f"Descriptions of held-out pictures, seed {report['held_out']['seed']}; 95 % Wilson intervals."
-    return Table(["names rightly", "share of descriptions"], rows, caption)
+    return Table(["attribute", "share of descriptions that name it rightly"], rows, caption)
 
 
 def writer_table(report: Mapping[str, Any]) -> Table:
-    """How well a demo writer sums up, from its report; for people."""
+    """How well a demo writer summarizes users, from its report."""
     rows = [[kind, Estimate(**one).format()] for kind, one in report["names_latest_colour"].items()]
     caption = f"Summaries of held-out users, seed {report['held_out']['seed']}; 95 % Wilson intervals."
-    return Table(["history read", "names the colour of the latest taste"], rows, caption)
+    return Table(["history", "share of summaries that begin with the latest colour"], rows, caption)

@@ -1,4 +1,4 @@
-"""The demo's vision-language model, untaught: an ordinary LLaVA on the embedded language model."""
+"""The architecture of the demo's vision-language model: a LLaVA on the embedded language model."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CHAT_TEMPLATE = (
 
 @dataclass(frozen=True)
 class TowerShape:
-    """A SigLIP-shaped tower; the defaults have 1.9 million parameters, and make 16 tokens of a picture."""
+    """The shape of the SigLIP vision encoder; the default has 1.9 million parameters and 16 image tokens."""
 
     width: int = 192
     layers: int = 4
@@ -35,17 +35,17 @@ class TowerShape:
 
     @property
     def tokens(self) -> int:
-        """Image tokens of a picture."""
+        """Image tokens per picture."""
         return int((self.pixels // self.patch) ** 2)
 
 
 def build_network(language: Path, shape: TowerShape, seed: int) -> tuple[Any, Any]:
-    """A LLaVA with a random tower and projector, and its processor.
+    """A LLaVA with a randomly initialized vision encoder and projector, and its processor.
 
     Args:
-        language: Folder of a Llama with tokenizer; it is taken over as it is, with one more token.
-        shape: Of the tower.
-        seed: Of the random weights; the caller's random state is left as it was.
+        language: Folder of a Llama model with tokenizer; its weights are copied, and one token is added.
+        shape: Shape of the vision encoder.
+        seed: Seed for the random weights; the caller's random state is left as it was.
 
     Returns:
         `LlavaForConditionalGeneration` in float32, and `LlavaProcessor`.
@@ -83,17 +83,17 @@ def build_network(language: Path, shape: TowerShape, seed: int) -> tuple[Any, An
         model.lm_head.load_state_dict(text.lm_head.state_dict())
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         model.tie_weights()
-        _place_patches(model.model.vision_tower, shape)
+        _init_positions(model.model.vision_tower, shape)
     model.generation_config = text.generation_config
     return model.eval(), _processor(tokenizer, shape)
 
 
 def image_tokens(model: Any, pixels: Tensor) -> Tensor:
-    """What the language model is given in place of pictures.
+    """The embeddings that the language model gets for pictures.
 
     Args:
         model: As `build_network` gives it.
-        pixels: (B, 3, pixels, pixels), from -1 to 1.
+        pixels: (B, 3, pixels, pixels) values from -1 to 1.
 
     Returns:
         (B, tokens, D).
@@ -118,8 +118,8 @@ def _processor(tokenizer: Any, shape: TowerShape) -> Any:
     )
 
 
-def _place_patches(tower: Any, shape: TowerShape) -> None:
-    """Start position embeddings from sines of both coordinates: a small tower learns shapes sooner."""
+def _init_positions(tower: Any, shape: TowerShape) -> None:
+    """Initialize position embeddings with sines of both coordinates: a small encoder learns shapes sooner."""
     side, quarter = shape.pixels // shape.patch, shape.width // 4
     angles = torch.arange(side)[:, None] / 100 ** (torch.arange(quarter) / quarter)  # (side, D/4)
     waves = torch.cat([angles.sin(), angles.cos()], 1)  # (side, D/2)

@@ -1,6 +1,6 @@
-"""Pictures of the demo, drawn with Pillow: one item before a pale background, at a random place and size.
+"""Draw the demo's pictures with Pillow: one item on a pale background, at a random position and size.
 
-Nothing but the random generator that is given decides on a picture, so a seed gives the same one anywhere.
+A picture depends on the given random generator alone, so a seed gives the same picture on any machine.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ def draw_picture(look: Look, rng: random.Random, size: int = 224) -> Image.Image
 
     Args:
         look: What it shows.
-        rng: Decides on background, place, size, shades, and the course of the pattern.
-        size: Pixels of each side.
+        rng: Source of background, position, size, shades, and direction of the pattern.
+        size: Width and height in pixels.
 
     Returns:
         An RGB image of size x size.
@@ -63,7 +63,7 @@ def _pale(rng: random.Random) -> RGB:
 
 
 def _background(canvas: int, rng: random.Random) -> Image.Image:
-    """Two pale tones that run into each other, and a few faint discs."""
+    """A gradient of two pale tones, and a few pale discs."""
     from PIL import Image, ImageDraw
 
     tone = Image.linear_gradient("L").resize((canvas, canvas)).rotate(rng.choice((0, 90, 180, 270)))
@@ -78,7 +78,7 @@ def _background(canvas: int, rng: random.Random) -> Image.Image:
 
 
 def _cloth(pattern: str, colour: RGB, canvas: int, side: float, rng: random.Random) -> Image.Image:
-    """A sheet of the pattern: the colour, and cream or ink where it is not plain."""
+    """A canvas filled with the pattern: the colour, with cream or ink unless it is plain."""
     from PIL import Image, ImageDraw
 
     sheet = Image.new("RGB", (canvas, canvas), colour)
@@ -110,7 +110,7 @@ def _cloth(pattern: str, colour: RGB, canvas: int, side: float, rng: random.Rand
 
 
 class _Pen:
-    """Draws on a mask in coordinates of the item's own square: 0 to 1, the origin at the upper left."""
+    """Draws on a mask in coordinates of the item's square: 0 to 1, with the origin at the upper left."""
 
     def __init__(self, mask: Image.Image, left: float, top: float, side: float, *, is_mirrored: bool) -> None:
         from PIL import ImageDraw

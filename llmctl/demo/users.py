@@ -1,4 +1,4 @@
-"""Simulated users whose taste in colour drifts, while their taste in categories lasts; both are known."""
+"""Simulated users: their preferred colour changes in phases, their preferred categories do not."""
 
 from __future__ import annotations
 
@@ -15,42 +15,42 @@ _DAY = 86_400
 
 
 @dataclass(frozen=True)
-class UserSettings:
-    """How users choose. The defaults make colour, which no title tells, decide; and its latest phase."""
+class TasteSettings:
+    """How users choose. By default, the next item depends most on colour, which titles do not name."""
 
     phases: tuple[tuple[int, int], ...] = ((4, 5), (3, 3), (2, 3))
-    """Fewest and most items of each phase of taste; the target comes after those of the last one."""
+    """Fewest and most items per phase of taste; the target comes after those of the last phase."""
     stray: float = 0.1
-    """Chance that an item of the history, never the target, is chosen without regard to colour."""
+    """Probability that an item of the history (never the target) is chosen without regard to colour."""
     favourites: int = 4
-    """Categories that a user likes all along."""
+    """Number of categories that a user prefers in every phase."""
     loyalty: float = 0.7
-    """Chance that an item is of one of these categories."""
+    """Probability that an item is of one of these categories."""
 
 
 @dataclass(frozen=True)
-class Phase:
-    """A stretch of a history in which one colour is preferred."""
+class TastePhase:
+    """A part of a history in which one colour is preferred."""
 
     colour: str
-    start: int  # place of its first item in the user's whole sequence
-    length: int  # items, the target included in the last phase
+    start: int  # position of its first item in the user's whole sequence
+    length: int  # number of items, in the last phase with the target
 
 
 @dataclass(frozen=True)
 class DemoUser:
-    """What a user is and did: the ground truth."""
+    """The ground truth about a user: tastes and choices."""
 
     user: str
     favourites: tuple[str, ...]  # categories
-    phases: tuple[Phase, ...]  # the oldest first
+    phases: tuple[TastePhase, ...]  # the oldest first
     items: tuple[str, ...]  # T, the target last
     timestamps: tuple[int, ...]  # T, seconds since 1970
-    strays: tuple[int, ...]  # places of items that were chosen without regard to colour
+    strays: tuple[int, ...]  # positions of items that were chosen without regard to colour
 
     @property
     def latest_colour(self) -> str:
-        """What the target has."""
+        """The colour of the latest phase, which the target has."""
         return self.phases[-1].colour
 
     def to_dict(self) -> dict[str, Any]:
@@ -59,36 +59,36 @@ class DemoUser:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> DemoUser:
-        """The reverse of `to_dict`, also after a passage through JSON."""
+        """The reverse of `to_dict`, also for values that were read from JSON."""
         lists = {name: tuple(fields[name]) for name in ("favourites", "items", "timestamps", "strays")}
-        return cls(fields["user"], phases=tuple(Phase(**phase) for phase in fields["phases"]), **lists)
+        return cls(fields["user"], phases=tuple(TastePhase(**phase) for phase in fields["phases"]), **lists)
 
 
 def simulate_user(
-    user: str, looks: Mapping[str, Look], seed: int, settings: UserSettings | None = None
+    user: str, looks: Mapping[str, Look], seed: int, settings: TasteSettings | None = None
 ) -> DemoUser:
-    """One user; depends on the seed and the user's name, not on who else there is.
+    """Simulate one user; the result depends on the seed and the user's id, and not on other users.
 
-    In each phase, items of the phase's colour are chosen and no colour comes back. Whatever the phase, most
-    items are of the user's favourite categories; patterns are chosen without regard. No item comes twice.
+    In each phase, items of the phase's colour are chosen, and no colour is used twice. In every phase, most
+    items are of the user's favourite categories; the pattern plays no part. No item is chosen twice.
 
     Args:
-        user: Their name.
+        user: The user's id.
         looks: The catalogue.
-        seed: Of the simulation.
+        seed: Seed of the simulation.
         settings: How users choose.
     """
-    s = settings or UserSettings()
+    s = settings or TasteSettings()
     rng = random.Random(derive_seed(seed, "user", user))
     favourites = tuple(rng.sample(CATEGORIES, s.favourites))
     colours = rng.sample(list(COLOURS), len(s.phases))
     lengths = [rng.randint(*bounds) for bounds in s.phases]
     lengths[-1] += 1  # the target
-    phases: list[Phase] = []
+    phases: list[TastePhase] = []
     items: list[str] = []
     strays: list[int] = []
     for colour, length in zip(colours, lengths, strict=True):
-        phases.append(Phase(colour, len(items), length))
+        phases.append(TastePhase(colour, len(items), length))
         for _ in range(length):
             is_target = len(items) == sum(lengths) - 1
             is_stray = rng.random() < s.stray and not is_target
@@ -107,7 +107,7 @@ def _choose(
     taken: Sequence[str],
     rng: random.Random,
 ) -> str:
-    """An item of the colour that is not taken yet, of a favourite category where luck has it."""
+    """An item of the colour that is not taken yet, with probability `loyalty` of a favourite category."""
     left = [item for item, look in looks.items() if colour in (None, look.colour) and item not in taken]
     is_loyal = rng.random() < loyalty
     near = [item for item in left if (looks[item].category in favourites) == is_loyal]

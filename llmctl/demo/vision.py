@@ -1,15 +1,16 @@
-"""The demo's vision-language model: made once by the project itself, and kept in llmctl's cache.
+"""The demo's vision-language model, which llmctl trains once and keeps in its cache.
 
-A stand-in for the multimodal model of 7 billion parameters in the paper: it knows the demo's pictures and
-no others. Its language model is the embedded default, unchanged; only its tower and projector are taught.
+It takes the place of the paper's multimodal model with 7 billion parameters, and describes only pictures
+like those of the demo. Its language model is the embedded default, unchanged: only vision encoder and
+projector are trained.
 """
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,32 +24,32 @@ if TYPE_CHECKING:
     from llmctl.demo.network import TowerShape
     from llmctl.demo.teaching import TeachSettings
 
-REPORT = "demo_model.json"  # beside the weights: how it was taught, and how well it describes
+REPORT = "demo_model.json"  # beside the weights: training settings, and how well it describes
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """The pictures that the model is measured on."""
+    """The pictures that the model is evaluated on."""
 
     pictures: int = 200
     seed: int = 1
 
 
 def ensure_demo_model(folder: Path | None = None, *, quiet: bool = False) -> Path:
-    """The folder of the demo's vision-language model, made when it is not there yet.
+    """The folder of the demo's vision-language model, which is trained where it does not exist yet.
 
-    A lock lets only one process make it; the folder appears whole or not at all. One that was stopped after
-    its model had learned words goes on from there.
+    A lock lets only one process train it, and the folder is complete or absent. A start that was stopped
+    after the alignment goes on from there.
 
     Args:
-        folder: None is the place in llmctl's cache that `msr-demo` stands for.
-        quiet: No progress.
+        folder: Where to make it; None for the folder in llmctl's cache that `msr-demo` stands for.
+        quiet: Show no progress.
 
     Returns:
         A folder that `AutoProcessor` and `AutoModelForImageTextToText` load.
 
     Raises:
-        UserError: The embedded language model is not there, or the cache can not be written.
+        UserError: The embedded language model is missing, or the cache cannot be written.
     """
     from llmctl.demo.network import TowerShape
     from llmctl.demo.teaching import TeachSettings
@@ -69,7 +70,7 @@ def ensure_demo_model(folder: Path | None = None, *, quiet: bool = False) -> Pat
 
 
 def demo_model_report(folder: Path) -> dict[str, Any]:
-    """How a demo model was taught and how well it describes.
+    """The report of a demo model: training settings, and how well it describes pictures.
 
     Raises:
         UserError: The folder holds no demo model.
@@ -88,36 +89,39 @@ def make_demo_model(
     kept: Path | None = None,
     quiet: bool = False,
 ) -> dict[str, Any]:
-    """Teach a model and save it.
+    """Train a model and save it.
 
     Args:
-        folder: Where to.
-        language: Folder of a Llama with its tokenizer.
-        shape: Of the tower.
-        settings: How it learns.
-        kept: File that holds tower and projector between the two stages, should this be stopped.
-        quiet: No progress.
+        folder: Where to save it.
+        language: Folder of a Llama model with its tokenizer.
+        shape: Shape of the vision encoder.
+        settings: How it is trained.
+        kept: File for the vision weights between the two stages, in case this is stopped.
+        quiet: Show no progress.
 
     Returns:
         Settings, seconds of each stage, last losses.
     """
+    from llmctl.demo.alignment import teach_words
+    from llmctl.demo.captions import teach_sentences
+    from llmctl.demo.checkpoint import load_vision_weights, save_vision_weights
     from llmctl.demo.network import build_network
-    from llmctl.demo.teaching import Pictures, teach_sentences, teach_words
+    from llmctl.demo.training_pictures import TrainingPictures
     from llmctl.models.quiet import quiet_libraries
 
-    clock = _Clock()
+    seconds: dict[str, float] = {}
     model, processor = build_network(language, shape, settings.seed)
     stamp = {"settings": repr((shape, settings)), "language": language.name}
-    pictures = Pictures.draw(settings.pictures, shape.pixels, settings.seed, quiet=quiet)
-    clock.note("draw")
+    with _timed(seconds, "draw"):
+        pictures = TrainingPictures.draw(settings.pictures, shape.pixels, settings.seed, quiet=quiet)
     losses = {}
-    if kept is None or not _take_up(model, kept, stamp):
-        losses["words"] = teach_words(model, processor.tokenizer, pictures, settings, quiet=quiet)
-        if kept is not None:
-            _keep(model, kept, stamp)
-    clock.note("words")
-    losses["sentences"] = teach_sentences(model, processor, pictures, settings, quiet=quiet)
-    clock.note("sentences")
+    with _timed(seconds, "words"):
+        if kept is None or not load_vision_weights(model, kept, stamp):
+            losses["words"] = teach_words(model, processor.tokenizer, pictures, settings, quiet=quiet)
+            if kept is not None:
+                save_vision_weights(model, kept, stamp)
+    with _timed(seconds, "sentences"):
+        losses["sentences"] = teach_sentences(model, processor, pictures, settings, quiet=quiet)
     with quiet_libraries():
         model.save_pretrained(folder)
         processor.save_pretrained(folder)
@@ -126,15 +130,15 @@ def make_demo_model(
         "tower": asdict(shape),
         "teaching": asdict(settings),
         "losses": losses,
-        "seconds": clock.seconds,
+        "seconds": seconds,
     }
 
 
 def measure_demo_model(folder: Path, held_out: HeldOut) -> dict[str, Any]:
-    """How often the descriptions of held-out pictures are right.
+    """Measure how often descriptions of held-out pictures are right.
 
     Args:
-        folder: Of the model.
+        folder: The folder of the model.
         held_out: Which pictures.
     """
     from llmctl.demo.measure import ask_about_pictures, count_right, held_out_pictures
@@ -151,52 +155,9 @@ def measure_demo_model(folder: Path, held_out: HeldOut) -> dict[str, Any]:
     }
 
 
-def _seeing_part(model: Any) -> dict[str, Any]:
-    parts = {"tower": model.model.vision_tower, "projector": model.model.multi_modal_projector}
-    return {
-        f"{name}.{key}": value for name, part in parts.items() for key, value in part.state_dict().items()
-    }
-
-
-def _keep(model: Any, path: Path, stamp: Mapping[str, str]) -> None:
-    from safetensors.torch import save_file
-
-    temporary = path.with_name(f".{path.name}")
-    weights = {name: value.contiguous() for name, value in _seeing_part(model).items()}
-    save_file(weights, temporary, metadata=dict(stamp))
-    os.replace(temporary, path)
-
-
-def _take_up(model: Any, path: Path, stamp: Mapping[str, str]) -> bool:
-    """Put back what a stopped start had learned with the same settings; whether there was any."""
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        return False
-    try:
-        with safe_open(path, "pt") as file:
-            if file.metadata() != dict(stamp):
-                return False
-            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no dict
-    except SafetensorError:  # torn by a power cut: it is learned again
-        return False
-    import torch
-
-    with torch.no_grad():
-        for name, value in _seeing_part(model).items():
-            value.copy_(found[name])
-    return True
-
-
-@dataclass
-class _Clock:
-    """Seconds of stages, one after another."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-    _last: float = field(default_factory=time.perf_counter)
-
-    def note(self, stage: str) -> None:
-        """The stage that began where the last one ended is over."""
-        now = time.perf_counter()
-        self.seconds[stage] = round(now - self._last, 1)
-        self._last = now
+@contextmanager
+def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    """Note the seconds of the block."""
+    start = time.perf_counter()
+    yield
+    seconds[stage] = round(time.perf_counter() - start, 1)

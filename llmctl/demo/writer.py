@@ -1,7 +1,7 @@
-"""The demo's writer: the embedded language model, taught to sum up what users like.
+"""The demo's writer: the embedded language model, fine-tuned to write user summaries.
 
-A stand-in for the model of 8 billion parameters in the paper, taught on other simulated users (see
-`writing`). It answers the default prompts of user summaries; general questions it answers worse than before.
+It takes the place of the paper's model with 8 billion parameters, and is trained on other simulated users
+(see `writing`). It answers the default prompts of user summaries; on other prompts it is worse than before.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from llmctl.runs.files import read_json, write_json
 
 REPORT = "demo_writer.json"  # beside the weights
 
-# The embedded model's own template puts a system message of two dozen tokens before a conversation that has
-# none: half of a short question, in time as well.
+# The embedded model's own template adds a system message of two dozen tokens to a conversation without one,
+# which doubles the length of a short prompt, and its time.
 TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -33,35 +33,39 @@ TEMPLATE = (
 
 @dataclass(frozen=True)
 class WriterSettings:
-    """How long, and how fast, the writer learns."""
+    """How the writer is trained and evaluated."""
 
     users: int = 60
-    """Simulated users whose histories it learns from."""
+    """Number of simulated training users."""
     steps: int = 40
+    """Optimizer steps."""
     batch_size: int = 8
+    """Examples per step."""
     learning_rate: float = 5e-4
+    """Highest learning rate."""
     rank: int = 16
-    """Of the low-rank updates, which are merged into the weights in the end."""
+    """Rank of the LoRA adapter, which is merged into the weights after training."""
     held_out: int = 24
-    """Users that it is measured on."""
+    """Number of users that it is evaluated on."""
     seed: int = 0
+    """Seed for users and training."""
 
 
 def ensure_demo_writer(
     folder: Path | None = None, settings: WriterSettings | None = None, *, quiet: bool = False
 ) -> Path:
-    """The folder of the demo's writer, made when it is not there yet; a stopped start is gone on with.
+    """The folder of the demo's writer, which is trained where it does not exist yet; a stopped start goes on.
 
     Args:
-        folder: None is the place in llmctl's cache that `msr-demo-writer` stands for.
-        settings: How it learns.
-        quiet: No progress.
+        folder: Where to make it; None for the folder in llmctl's cache that `msr-demo-writer` stands for.
+        settings: How it is trained.
+        quiet: Show no progress.
 
     Returns:
-        An ordinary folder of a causal language model.
+        A folder with a causal language model.
 
     Raises:
-        UserError: The embedded language model is not there, or the cache can not be written.
+        UserError: The embedded language model is missing, or the cache cannot be written.
     """
     target = made_folder(DEMO_WRITER) if folder is None else folder
     if (target / "config.json").is_file():
@@ -81,7 +85,7 @@ def ensure_demo_writer(
 
 
 def with_template(language: Path, folder: Path) -> Path:
-    """A folder with the files of a language model (links to them) and the writer's chat template."""
+    """A folder with links to the files of a language model, and the writer's chat template."""
     folder.mkdir(exist_ok=True)
     for file in language.iterdir():
         link = folder / file.name
@@ -92,10 +96,10 @@ def with_template(language: Path, folder: Path) -> Path:
 
 
 def demo_writer_report(folder: Path) -> dict[str, Any]:
-    """How a writer was taught and how well it sums up.
+    """The report of a writer: training settings, and how well it summarizes.
 
     Raises:
-        UserError: The folder holds none.
+        UserError: The folder holds no writer.
     """
     if not (folder / REPORT).is_file():
         raise UserError(f"{folder} holds no demo writer: make it with `llmctl msr demo-model`")
@@ -105,27 +109,27 @@ def demo_writer_report(folder: Path) -> dict[str, Any]:
 def make_demo_writer(
     folder: Path, *, language: Path, adapter: Path, settings: WriterSettings, quiet: bool = False
 ) -> None:
-    """Teach low-rank updates, merge them, save the model with its report.
+    """Train a LoRA adapter, merge it, and save the model with its report.
 
     Args:
-        folder: Where to.
+        folder: Where to save the model.
         language: Folder of a causal language model.
-        adapter: Folder of the updates while they are learned; a stopped start goes on from there. Beside it
-            the model with the writer's template is linked.
-        settings: How it learns.
-        quiet: No progress.
+        adapter: Folder of the adapter during training, from which a stopped start goes on. A folder beside
+            it links to the model with the writer's chat template.
+        settings: How the writer is trained.
+        quiet: Show no progress.
     """
     from llmctl.demo.writing import writing_rows
     from llmctl.models.loading import attach_adapter, load
     from llmctl.models.quiet import quiet_libraries
 
-    with quiet_libraries():  # the trainer's libraries talk while they are imported
+    with quiet_libraries():  # the trainer's libraries print while they are imported
         from llmctl.training import train
 
     began = time.perf_counter()
     base = with_template(language, adapter.with_suffix(".base"))
     rows = [{"messages": list(row.messages)} for row in writing_rows(settings.users, settings.seed)]
-    with progress(settings.steps, "learn to sum up", "steps", quiet=quiet) as bar:
+    with progress(settings.steps, "learn to summarize", "steps", quiet=quiet) as bar:
         done = train(
             base,
             rows,
@@ -149,15 +153,15 @@ def make_demo_writer(
 
 
 def measure_demo_writer(folder: str | Path, users: int, seed: int = 1) -> dict[str, Any]:
-    """How often the last summary of held-out users begins with the colour of their latest taste.
+    """Measure how often the last summary of a held-out user begins with the colour of the latest taste.
 
     Args:
-        folder: Of the model, or its name.
-        users: Simulated, of another seed than those of `make_demo_writer`.
-        seed: Of these users.
+        folder: The folder of the model, or its name.
+        users: The number of simulated users, who differ from those of `make_demo_writer`.
+        seed: Seed for these users.
 
     Returns:
-        Shares with Wilson intervals for `recurrent` and `direct`, and a few summaries.
+        Shares with Wilson intervals for `recurrent` and `direct`, and a few example summaries.
     """
     from llmctl.demo.writing import held_out_histories
     from llmctl.runs import wilson
@@ -170,18 +174,18 @@ def measure_demo_writer(folder: str | Path, users: int, seed: int = 1) -> dict[s
     }
     sampler = open_sampler(str(folder), engine="transformers")
     try:
-        said = {kind: _sum_up(sampler, each) for kind, each in blocks.items()}
+        summaries = {kind: _summarize(sampler, each) for kind, each in blocks.items()}
     finally:
         sampler.close()
     found = {
         kind: wilson(
             sum(first_colour(text) == one.colour for text, one in zip(texts, histories, strict=True)), users
         ).to_dict()
-        for kind, texts in said.items()
+        for kind, texts in summaries.items()
     }
     examples = [
-        {"true": one.summary, **{kind: texts[place] for kind, texts in said.items()}}
-        for place, one in enumerate(histories[:6])
+        {"true": one.summary, **{kind: texts[number] for kind, texts in summaries.items()}}
+        for number, one in enumerate(histories[:6])
     ]
     return {"held_out": {"users": users, "seed": seed}, "names_latest_colour": found, "examples": examples}
 
@@ -194,20 +198,20 @@ def first_colour(text: str) -> str | None:
     return next((word for word in words if word in COLOURS), None)
 
 
-def _sum_up(sampler: Any, blocks: Sequence[Sequence[Sequence[str]]]) -> list[str]:
-    """The last summary of each user, all users in lockstep; greedy."""
+def _summarize(sampler: Any, blocks: Sequence[Sequence[Sequence[str]]]) -> list[str]:
+    """The last summary of each user, sampled greedily, all users in lockstep."""
     from llmctl.msr import prompts
     from llmctl.sampling import Settings
 
     summaries = [""] * len(blocks)
-    for place in range(max(map(len, blocks))):
-        active = [user for user, own in enumerate(blocks) if len(own) > place]
-        questions = []
+    for block in range(max(map(len, blocks))):
+        active = [user for user, own in enumerate(blocks) if len(own) > block]
+        conversations = []
         for user in active:
-            fields = {"summary": summaries[user], "items": prompts.item_list(blocks[user][place])}
+            fields = {"summary": summaries[user], "items": prompts.item_list(blocks[user][block])}
             template = prompts.NEXT_BLOCK if summaries[user] else prompts.FIRST_BLOCK
-            questions.append([{"role": "user", "content": prompts.fill(template, fields)}])
-        replies = sampler.chat(questions, Settings(temperature=0.0, max_tokens=32))
+            conversations.append([{"role": "user", "content": prompts.fill(template, fields)}])
+        replies = sampler.chat(conversations, Settings(temperature=0.0, max_tokens=32))
         for user, reply in zip(active, replies, strict=True):
             summaries[user] = " ".join(reply[0].text.split())
     return summaries

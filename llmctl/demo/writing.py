@@ -1,9 +1,9 @@
-"""Rows that teach a small language model to sum up preferences: other simulated users, known taste.
+"""Training examples for the demo's writer: prompts for user summaries, and the true summaries.
 
-The embedded model is too small to write a usable summary by itself, so the demo's writer is taught. It is a
-stand-in for the model of 8 billion parameters in the paper. The users it learns from live in catalogues of
-other seeds; half of its rows are of a whole history, half of a block with the summary before it, so that
-neither way to read a history is favoured.
+The embedded model is too small to write usable summaries, so it is fine-tuned; the result takes the place of
+the paper's model with 8 billion parameters. Its training users are simulated with other seeds and catalogues
+than those of the demo data set. Half of the examples have a whole history, half a block with the summary
+before it, so that neither way to read a history is favoured.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ BLOCK = 3  # items, as in the paper
 
 
 @dataclass(frozen=True)
-class WritingRow:
-    """A question and the summary that answers it."""
+class WritingExample:
+    """A prompt, and the summary that answers it."""
 
-    question: str
+    prompt: str
     summary: str
     kind: str  # "direct" or "recurrent"
 
     @property
     def messages(self) -> Conversation:
-        """As a training row has them."""
-        return [{"role": "user", "content": self.question}, {"role": "assistant", "content": self.summary}]
+        """The messages of a training example."""
+        return [{"role": "user", "content": self.prompt}, {"role": "assistant", "content": self.summary}]
 
 
 def true_summary(user: DemoUser, length: int) -> str:
-    """What is true of a user's taste after so many items: the colour now, and those before, latest first.
+    """The true summary after some items: the current colour, then the previous ones, the latest first.
 
     Args:
-        user: With known phases.
-        length: Items that were read, at least 1.
+        user: A simulated user.
+        length: The number of items read so far, at least 1.
     """
     colours = [phase.colour for phase in user.phases if phase.start < length][::-1]
     now = f"This user now likes {colours[0]} items."
@@ -49,7 +49,7 @@ def true_summary(user: DemoUser, length: int) -> str:
 
 @dataclass(frozen=True)
 class WrittenHistory:
-    """A user's history in words, and what is true at its end."""
+    """A user's history as prompts show it, with its true summary."""
 
     blocks: list[list[str]]
     colour: str  # of the latest phase
@@ -57,11 +57,11 @@ class WrittenHistory:
 
 
 def held_out_histories(users: int, seed: int) -> list[WrittenHistory]:
-    """Histories to measure a writer on; their users and catalogue are not those of `writing_rows`.
+    """Histories to evaluate a writer on; users and catalogue differ from those of `writing_rows`.
 
     Args:
-        users: How many.
-        seed: Any; the streams of other purposes differ at every seed.
+        users: The number of users.
+        seed: Any seed; training users are drawn from another random stream at every seed.
     """
     found = []
     for user, lines in _users_in_words(users, derive_seed(seed, "catalogue held out from writing")):
@@ -70,15 +70,15 @@ def held_out_histories(users: int, seed: int) -> list[WrittenHistory]:
     return found
 
 
-def writing_rows(users: int, seed: int) -> list[WritingRow]:
-    """Rows of simulated users, as many of a whole history as of a block, in random order.
+def writing_rows(users: int, seed: int) -> list[WritingExample]:
+    """Training examples from simulated users, in random order, as many direct ones as recurrent ones.
 
-    A user's history, the target left out, is read once block by block; for each block there is a row of
-    all that was read by then, too. The first block is both, and comes once for either.
+    A user's history without the target is read block by block. Each block gives a recurrent example, and a
+    direct one with all items up to its end. For the first block these two have the same prompt.
 
     Args:
-        users: How many; they and their catalogue are those of no demo data set, at any seed.
-        seed: Of the rows.
+        users: The number of users; neither they nor their catalogue occur in a demo data set, at any seed.
+        seed: Seed for users and order.
     """
     rng = random.Random(derive_seed(seed, "rows to write from"))
     rows = []
@@ -89,7 +89,7 @@ def writing_rows(users: int, seed: int) -> list[WritingRow]:
 
 
 def _users_in_words(users: int, seed: int) -> Iterator[tuple[DemoUser, list[str]]]:
-    """Users of a catalogue, and what they chose before the target, an item a line."""
+    """Users of a catalogue, with one line per item that they chose before the target."""
     looks = deal_looks(DemoSettings(seed=seed))
     titles = make_titles(looks, seed)
     for number in range(users):
@@ -97,15 +97,15 @@ def _users_in_words(users: int, seed: int) -> Iterator[tuple[DemoUser, list[str]
         yield user, [prompts.item_line(titles[item], looks[item].caption) for item in user.items[:-1]]
 
 
-def _rows_of(user: DemoUser, lines: Sequence[str]) -> list[WritingRow]:
+def _rows_of(user: DemoUser, lines: Sequence[str]) -> list[WritingExample]:
     rows, before = [], ""
     for start in range(0, len(lines), BLOCK):
         end = min(start + BLOCK, len(lines))
         summary = true_summary(user, end)
         template = prompts.NEXT_BLOCK if before else prompts.FIRST_BLOCK
         fields = {"summary": before, "items": prompts.item_list(lines[start:end])}
-        rows.append(WritingRow(prompts.fill(template, fields), summary, "recurrent"))
+        rows.append(WritingExample(prompts.fill(template, fields), summary, "recurrent"))
         whole = prompts.fill(prompts.FIRST_BLOCK, {"items": prompts.item_list(lines[:end])})
-        rows.append(WritingRow(whole, summary, "direct"))
+        rows.append(WritingExample(whole, summary, "direct"))
         before = summary
     return rows

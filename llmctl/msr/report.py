@@ -1,4 +1,4 @@
-"""The report of a run: figures of every model, what may be said of them, items, users, calibration, cost."""
+"""The report of a run: metrics of every model, claims, items, users, training, calibration, data, cost."""
 
 from __future__ import annotations
 
@@ -6,118 +6,119 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-from llmctl.demo.oracles import bounds_of_run
+from llmctl.msr.data.tables import chance_table, filter_table, split_table
+from llmctl.msr.evaluation.bounds import bounds_of_run
 from llmctl.msr.evaluation.calibration import Calibration
-from llmctl.msr.evaluation.comparisons import SHOWN, Comparison
-from llmctl.msr.phases import Phases, read_scores
-from llmctl.msr.plots import Shown, draw_auc, draw_calibration, draw_items
+from llmctl.msr.evaluation.comparisons import ModelComparison
+from llmctl.msr.evaluation.plots import draw_auc, draw_calibration
+from llmctl.msr.evaluation.tables import comparison_table, full_table, metric_table
 from llmctl.msr.recipe import MsrRecipe
-from llmctl.msr.show_user import user_blocks
-from llmctl.msr.summaries.items import fallback_sentence, item_counts
-from llmctl.msr.tables import chance_table, filter_table, full_table, metric_table, split_table
-from llmctl.runs import Estimate, Run, Section, Table, Verbatim, save_figure, timing, write_report
+from llmctl.msr.recommender.examples import CaseReader
+from llmctl.msr.recommender.scoring import read_scores
+from llmctl.msr.recommender.show_user import user_blocks
+from llmctl.msr.settings import RecommenderArm
+from llmctl.msr.summaries.items import fallback_sentence, item_counts, item_summaries
+from llmctl.msr.summaries.plots import DescribedItem, draw_items
+from llmctl.runs import Run, Section, Table, Verbatim, save_figure, timing, write_report
 from llmctl.runs.report import Part
 from llmctl.training.result import read_result
 
-SHOWN_ITEMS, SHOWN_USERS = 6, 2
+EXAMPLE_ITEMS, EXAMPLE_USERS = 6, 2
 
 
 def write_msr_report(
-    phases: Phases,
+    reader: CaseReader,
+    run: Run,
     metrics: Mapping[str, Any],
-    comparisons: Sequence[Comparison],
+    comparisons: Sequence[ModelComparison],
     fits: Mapping[str, Calibration],
 ) -> None:
     """Write report.md and report.html, with figures.
 
     Args:
-        phases: Of the run.
-        metrics: Figures by model.
-        comparisons: What may be said.
+        reader: Of the run.
+        run: Open.
+        metrics: By model, in the layout of `metrics.json`.
+        comparisons: Differences between models.
         fits: Calibration by model.
     """
     sections = [
-        Section("Result", _result(phases, metrics, comparisons)),
-        Section("Items", _items(phases)),
-        Section("Users", _users(phases)),
-        Section("Training", _training(phases)),
-        Section("Calibration", _calibration(phases, fits)),
-        Section("Data", [filter_table(phases.prepared), split_table(phases.prepared)]),
-        Section("Cost", [_cost(phases)]),
+        Section("Result", _result(reader, run, metrics, comparisons)),
+        Section("Items", _items(reader, run)),
+        Section("Users", _users(reader)),
+        Section("Training", _training(reader)),
+        Section("Calibration", _calibration(run, fits)),
+        Section("Data", [filter_table(reader.prepared), split_table(reader.prepared)]),
+        Section("Cost", [_cost(run, reader.recipe)]),
     ]
-    write_report(
-        phases.run, "MLLM-MSR: what a user wants next", [section for section in sections if section.parts]
-    )
+    write_report(run, "MLLM-MSR: what a user wants next", [section for section in sections if section.parts])
 
 
-def _result(phases: Phases, metrics: Mapping[str, Any], comparisons: Sequence[Comparison]) -> Sequence[Part]:
-    own = [model for arm in phases.recipe.resolved_arms for model in arm.models]
-    parts: list[Part] = [metric_table(metrics, phases.prepared)]
+def _result(
+    reader: CaseReader, run: Run, metrics: Mapping[str, Any], comparisons: Sequence[ModelComparison]
+) -> Sequence[Part]:
+    recipe, prepared = reader.recipe, reader.prepared
+    recommenders = [model for arm in recipe.resolved_arms for model in arm.models]
+    parts: list[Part] = [metric_table(metrics, prepared)]
     parts += [f"- {one.sentence}" for one in comparisons]
-    figure = draw_auc(metrics, own)
-    parts.append(
-        save_figure(figure, phases.run, "auc", "AUC of every model, 95 % intervals; recommenders in blue.")
-    )
+    caption = "AUC of every model, 95 % intervals; recommenders in blue."
+    parts.append(save_figure(draw_auc(metrics, recommenders), run, "auc", caption))
     if comparisons:
-        parts.append(comparison_table(comparisons, phases.recipe.seed))
-    lists = (candidates for _, candidates in phases.prepared.cases("test"))
-    more = full_table(metrics), bounds_of_run(phases.recipe.data.interactions, lists)
+        parts.append(comparison_table(comparisons, recipe.seed))
+    lists = (candidates for _, candidates in prepared.cases("test"))
+    more = full_table(metrics), bounds_of_run(recipe.data.interactions, lists)
     parts += [table for table in more if table is not None]
-    return [*parts, chance_table(phases.prepared)]
+    return [*parts, chance_table(prepared)]
 
 
-def comparison_table(comparisons: Sequence[Comparison], seed: int) -> Table:
-    """Differences between models on the same users."""
-    rows = [
-        [one.claim, one.first, one.second, *(_signed(one.differences[name]) for name in SHOWN)]
-        for one in comparisons
-    ]
-    caption = f"First minus second, 95 % intervals by paired bootstrap over users, seed {seed}."
-    return Table(["claim", "first", "second", *SHOWN], rows, caption)
-
-
-def _items(phases: Phases) -> Sequence[Part]:
-    run, vlm = phases.run, phases.recipe.items.vlm
+def _items(reader: CaseReader, run: Run) -> Sequence[Part]:
     if not (counts := item_counts(run)):
         return []
-    summaries = {record["item"]: record["summary"] for record in run.journal("items")}
-    described = (item for item in phases.prepared.items() if summaries.get(item.id))
-    chosen = [Shown(i.title, summaries[i.id], i.image) for i in islice(described, SHOWN_ITEMS)]
-    parts: list[Part] = [f"Described by {vlm}. {fallback_sentence(counts)}"]
+    summaries = {one.item: one.summary for one in item_summaries(run)}
+    described = (item for item in reader.prepared.items() if summaries.get(item.id))
+    chosen = [
+        DescribedItem(item.title, summaries[item.id], item.image) for item in islice(described, EXAMPLE_ITEMS)
+    ]
+    parts: list[Part] = [f"Described by {reader.recipe.items.vlm}. {fallback_sentence(counts)}"]
     if chosen:
-        caption = "The first items of the catalogue: picture, title, and what the model says of the picture."
+        caption = "The first items of the catalogue: picture, title, and the model's description."
         parts.append(save_figure(draw_items(chosen), run, "items", caption))
-        rows = [[one.title, one.said] for one in chosen]
-        parts.append(Table(["title", "what is said of the picture"], rows))
+        rows = [[one.title, one.description] for one in chosen]
+        parts.append(Table(["title", "description of the picture"], rows))
     return parts
 
 
-def _users(phases: Phases) -> Sequence[Part]:
-    """The first test users: what they chose block by block, and how the summary went along."""
+def _users(reader: CaseReader) -> Sequence[Part]:
+    """The first test users: the items of each block, and the summary after it."""
     parts: list[Part] = []
-    shown: set[str] = set()
-    for arm in phases.recipe.resolved_arms:
-        name = phases.recipe.summaries_of(arm)
-        if arm.users.mode == "none" or name in shown:
+    seen: set[str] = set()
+    for arm in reader.recipe.resolved_arms:
+        name = reader.recipe.summaries_of(arm)
+        if arm.users.mode == "none" or name in seen:
             continue
-        shown.add(name)
-        wording = phases.wording(arm)
-        for history, candidates in islice(phases.prepared.cases("test"), SHOWN_USERS):
-            blocks = user_blocks(phases.run.folder, name, history.user)
-            text = [
-                f"block {block['block'] + 1}:\n{wording.list(block['items'])}\nsummary: {block['summary']}\n"
-                for block in blocks
-            ]
-            text.append(f"chosen next: {wording.line(candidates.target)}")
-            caption = f"{arm.name} ({arm.users.mode}): test user {history.user}."
-            parts.append(Verbatim("\n".join(text), caption))
+        seen.add(name)
+        parts += _example_users(reader, arm, name)
     return parts
 
 
-def _training(phases: Phases) -> Sequence[Part]:
+def _example_users(reader: CaseReader, arm: RecommenderArm, journal: str) -> list[Part]:
+    wording = reader.wording(arm)
+    parts: list[Part] = []
+    for history, candidates in islice(reader.prepared.cases("test"), EXAMPLE_USERS):
+        text = [
+            f"block {block.block + 1}:\n{wording.list(block.items)}\nsummary: {block.summary}\n"
+            for block in user_blocks(reader.run.folder, journal, history.user)
+        ]
+        text.append(f"chosen next: {wording.line(candidates.target)}")
+        caption = f"{arm.name} ({arm.users.mode}): test user {history.user}."
+        parts.append(Verbatim("\n".join(text), caption))
+    return parts
+
+
+def _training(reader: CaseReader) -> Sequence[Part]:
     rows = []
-    for arm in phases.recipe.resolved_arms:
-        stored = read_result(phases.run.folder / "models" / arm.name)
+    for arm in reader.recipe.resolved_arms:
+        stored = read_result(reader.run.folder / "models" / arm.name)
         if stored is None:
             continue
         result, part = stored[0], max(1, len(stored[0].losses) // 10)
@@ -125,7 +126,7 @@ def _training(phases: Phases) -> Sequence[Part]:
         rows.append(
             [
                 arm.name,
-                phases.train_users(arm),
+                reader.train_users(arm),
                 result.rows,
                 result.dropped_rows,
                 result.steps,
@@ -134,44 +135,38 @@ def _training(phases: Phases) -> Sequence[Part]:
                 result.trainable_parameters,
             ]
         )
-    columns = ["arm", "users", "rows", "too long", "steps", "first loss", "last loss", "weights trained"]
-    caption = "Loss of the reply, nats a token, mean of the first and the last tenth of the steps."
+    columns = ["arm", "users", "examples", "too long", "steps", "first loss", "last loss", "weights trained"]
+    caption = "Loss of the answer in nats per token, mean of the first and the last tenth of the steps."
     return [Table(columns, rows, caption)] if rows else []
 
 
-def _calibration(phases: Phases, fits: Mapping[str, Calibration]) -> Sequence[Part]:
+def _calibration(run: Run, fits: Mapping[str, Calibration]) -> Sequence[Part]:
     if not fits:
         return []
     caption = "Share that was chosen against the probability of yes."
     rows = [
-        [name, fit.base_rate, fit.ece, fit.brier, float(read_scores(phases.run, name)[1].mean())]
+        [name, fit.base_rate, fit.ece, fit.brier, float(read_scores(run, name)[1].mean())]
         for name, fit in fits.items()
     ]
     columns = ["model", "share chosen", "calibration error", "Brier score", "mass on yes or no"]
     note = (
         "Expected calibration error over 10 bins; the mass is the probability that the model's next token is "
-        "a yes or a no at all. A model trained on as many yes as no says yes too readily on lists with one "
-        "true item, which changes no ranking."
+        "a spelling of yes or no. A model that was trained on as many positives as negatives predicts yes "
+        "too often on lists with one true item; this does not change the ranking."
     )
-    figure = save_figure(draw_calibration(fits), phases.run, "calibration", caption)
+    figure = save_figure(draw_calibration(fits), run, "calibration", caption)
     return [figure, Table(columns, rows, note)]
 
 
-def _cost(phases: Phases) -> Table:
-    seconds = seconds_by_phase(phases.run, phases.recipe)
+def _cost(run: Run, recipe: MsrRecipe) -> Table:
+    seconds = seconds_by_phase(run, recipe)
     rows = [[phase.replace("-", " "), value] for phase, value in seconds.items()]
-    return Table(["phase", "seconds"], rows, f"{sum(seconds.values()) / 60:.1f} minutes, loading aside.")
-
-
-def _signed(figure: Estimate) -> str:
-    if figure.value is None:
-        return ""
-    bounds = "" if figure.low is None else f" [{figure.low:+.3f}, {figure.high:+.3f}]"
-    return f"{figure.value:+.3f}{bounds}"
+    caption = f"{sum(seconds.values()) / 60:.1f} minutes, without loading models."
+    return Table(["phase", "seconds"], rows, caption)
 
 
 def seconds_by_phase(run: Run, recipe: MsrRecipe) -> dict[str, float]:
-    """Seconds of every phase, loading of models aside; work that was lost to a kill is not counted."""
+    """Seconds of every phase without loading models; work that was lost to a kill is not counted."""
     seconds = timing.seconds_by_phase(run)
     for arm in recipe.resolved_arms:
         if (stored := read_result(run.folder / "models" / arm.name)) is not None:

@@ -1,4 +1,4 @@
-"""A whole run: prepare, describe items, sum up users, train, evaluate, baselines, report."""
+"""A whole run: prepare, describe items, summarize users, train, evaluate, baselines, report."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from llmctl.msr.baselines import run_baselines
 from llmctl.msr.data.prepare import prepare_data
 from llmctl.msr.evaluation.comparisons import calibrations, find_comparisons
 from llmctl.msr.evaluation.scores import combine_scores, update_metrics
-from llmctl.msr.phases import Phases
+from llmctl.msr.phases import MsrPhases
 from llmctl.msr.recipe import MsrRecipe
 from llmctl.msr.report import write_msr_report
 from llmctl.runs import Run
@@ -23,19 +23,19 @@ def run_msr(run: Run, recipe: MsrRecipe, *, quiet: bool = False) -> dict[str, An
     Args:
         run: Open, with this recipe.
         recipe: Resolved.
-        quiet: No progress.
+        quiet: Show no progress.
 
     Returns:
-        What `metrics.json` holds: the figures of every model and baseline.
+        The content of `metrics.json`: the metrics of every model and baseline.
 
     Raises:
-        UserError: Data or a model can not be used, or are not what the run was started with.
+        UserError: Data or a model cannot be used, or differs from what the run was started with.
     """
 
-    def work(phases: Phases) -> None:
+    def work(phases: MsrPhases) -> None:
         phases.describe_items()
         for arm in recipe.resolved_arms:
-            phases.sum_up_users(arm)
+            phases.summarize_users(arm)
         for arm in recipe.resolved_arms:
             phases.train(arm)
             for model in arm.models:
@@ -47,26 +47,26 @@ def run_msr(run: Run, recipe: MsrRecipe, *, quiet: bool = False) -> dict[str, An
 def run_phases(
     run: Run,
     recipe: MsrRecipe,
-    work: Callable[[Phases], Any],
+    work: Callable[[MsrPhases], Any],
     *,
     quiet: bool = False,
     with_baselines: bool = False,
 ) -> dict[str, Any]:
-    """Do some phases, and bring metrics and report up to date.
+    """Run some phases, and bring metrics and report up to date.
 
     Args:
         run: Open, with this recipe.
         recipe: Resolved.
-        work: What to do.
-        quiet: No progress.
+        work: Calls the phases to run.
+        quiet: Show no progress.
         with_baselines: Fit and score the baselines as well.
 
     Returns:
-        What `metrics.json` holds; empty as long as no model is evaluated.
+        The content of `metrics.json`; empty as long as no model is evaluated.
     """
     pin_models(run, recipe)
     prepared = prepare_data(run, recipe)
-    phases = Phases(run, recipe, prepared, quiet)
+    phases = MsrPhases(run, recipe, prepared, quiet)
     try:
         work(phases)
         if with_baselines:
@@ -88,8 +88,8 @@ def pin_models(run: Run, recipe: MsrRecipe) -> None:
     run.pin(**{f"fingerprint of {name}": fingerprint(resolve(name)) for name in sorted(names)})
 
 
-def finish(phases: Phases) -> dict[str, Any]:
-    """Write metrics, comparisons and the report from what is there."""
+def finish(phases: MsrPhases) -> dict[str, Any]:
+    """Write metrics, comparisons and report from what the run has so far."""
     run, recipe, prepared = phases.run, phases.recipe, phases.prepared
     metrics = update_metrics(run)
     if not metrics:
@@ -99,5 +99,5 @@ def finish(phases: Phases) -> dict[str, Any]:
     fits = calibrations(run, recipe, prepared)
     run.write_json("comparisons.json", [one.to_dict() for one in comparisons])
     run.write_json("calibration.json", {name: fit.to_dict() for name, fit in fits.items()})
-    write_msr_report(phases, metrics, comparisons, fits)
+    write_msr_report(phases.reader, run, metrics, comparisons, fits)
     return metrics

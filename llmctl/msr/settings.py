@@ -1,4 +1,4 @@
-"""What a run is told about its models: item summaries, user summaries, the recommender, and arms."""
+"""Settings of the models of a run: item summaries, user summaries, the recommender, and arms."""
 
 from __future__ import annotations
 
@@ -17,58 +17,59 @@ Mode = Literal["recurrent", "direct", "none"]
 Variant = Literal["text", "summary", "image"]
 
 
-class ItemSettings(Recipe):
-    """How a vision-language model describes each picture, once (MLLM-MSR, item summarizer)."""
+class ItemSummarySettings(Recipe):
+    """How a vision-language model describes each picture, once (the item summarizer of MLLM-MSR)."""
 
     vlm: str | None = None
-    """Alias, folder or Hub name of a model that reads pictures; null describes none."""
+    """Alias, folder or Hub name of a vision-language model; null describes no pictures."""
     sampler: EngineSettings = EngineSettings()
-    """Its engine."""
+    """The engine of this model."""
     prompt: str = prompts.ITEM
-    """What is asked beside the picture; {title} is the item's title."""
+    """The prompt beside the picture; {title} is the item's title."""
     max_tokens: int = Field(default=200, ge=1)
-    """New tokens of a description at most."""
+    """Most new tokens per description."""
     temperature: float = Field(default=0.0, ge=0)
     """0 is greedy decoding."""
     top_p: float = Field(default=1.0, gt=0, le=1)
-    """Nucleus mass kept."""
+    """Probability mass that nucleus sampling keeps."""
     max_side: int = Field(default=672, ge=8)
-    """Longer side of a picture in pixels; larger ones are made smaller in proportion."""
+    """Longest side of a picture in pixels; larger pictures are scaled down."""
     max_megapixels: float = Field(default=64.0, gt=0)
-    """Pictures of more are not opened, and their items fall back to text."""
+    """Larger pictures are not opened; their items fall back to text."""
     title_chars: int = Field(default=prompts.TITLE_CHARS, ge=8)
-    """Characters of a title that a prompt shows at most."""
+    """Most characters of a title in a prompt."""
     text_chars: int = Field(default=prompts.TEXT_CHARS, ge=8)
-    """Characters of a description, or of an item's own text, that a prompt shows at most."""
+    """Most characters of a description, or of an item's own text, in a prompt."""
     chunk: int = Field(default=32, ge=1)
-    """Items a journal line, so this much work a kill can lose."""
+    """Items per journal line, which is the most work that a kill can lose."""
 
 
-class UserSettings(Recipe):
-    """How a language model sums up what a user likes (MLLM-MSR, user summarizer)."""
+class UserSummarySettings(Recipe):
+    """How a language model summarizes a user's preferences (the user summarizer of MLLM-MSR)."""
 
     mode: Mode = "recurrent"
-    """Block by block with the summary so far, all items at once, or none: the recommender reads the items."""
+    """recurrent reads block by block with the summary so far, direct reads all items at once, and none makes
+    no summary: the recommender reads the items themselves."""
     llm: str = "smollm2-135m"
     """Alias, folder or Hub name."""
     sampler: EngineSettings = EngineSettings()
-    """Its engine."""
+    """The engine of this model."""
     block: int = Field(default=3, ge=1)
-    """Items of a block, for recurrent."""
+    """Items per block, for mode recurrent."""
     history: int | None = Field(default=None, ge=1)
-    """Last items that are read; null reads all."""
+    """Number of last items that are read; null reads all."""
     max_tokens: int = Field(default=200, ge=1)
-    """New tokens of a summary at most."""
+    """Most new tokens per summary."""
     temperature: float = Field(default=0.6, ge=0)
     """0 is greedy decoding."""
     top_p: float = Field(default=0.9, gt=0, le=1)
-    """Nucleus mass kept."""
+    """Probability mass that nucleus sampling keeps."""
     first_prompt: str = prompts.FIRST_BLOCK
-    """Asks for a summary of a first block, or of all items where mode is direct; {items} are listed."""
+    """Prompt for a summary of the first block, or of all items where mode is direct; {items} is the list."""
     next_prompt: str = prompts.NEXT_BLOCK
-    """Asks for a new summary from the old one, {summary}, and a block, {items}."""
+    """Prompt for a new summary from the previous one, {summary}, and the next block, {items}."""
     chunk: int = Field(default=128, ge=1)
-    """Users in lockstep; each of their blocks is one call of the engine and one journal line."""
+    """Users read in lockstep; each of their blocks is one call of the engine and one journal line."""
 
     @field_validator("next_prompt")
     @classmethod
@@ -82,28 +83,29 @@ class UserSettings(Recipe):
 
 
 class RecommenderSettings(Recipe):
-    """The model that answers yes or no to a candidate (MLLM-MSR, recommender)."""
+    """The model that answers yes or no per candidate (the recommender of MLLM-MSR)."""
 
     variant: Variant = "summary"
-    """What is known of an item: its title alone, also its description, or also its picture."""
+    """What the model sees of an item: its title alone (text), also its description (summary), or also its
+    picture (image)."""
     model: str = "smollm2-135m"
-    """Alias, folder or Hub name; for the image variant one that reads pictures."""
+    """Alias, folder or Hub name; for variant image, a vision-language model."""
     sampler: EngineSettings = EngineSettings()
-    """Its engine in the evaluation."""
+    """The engine of this model in the evaluation."""
     prompt: str = prompts.RECOMMEND
-    """What is asked; {preferences} comes before {candidate}, so that it is computed once a user."""
+    """The prompt; {preferences} comes before {candidate}, so that it is computed once per user."""
     train: TrainSettings | None = TrainSettings()
-    """Fine-tuning on yes and no; null evaluates the model as it came."""
+    """Fine-tuning on yes and no; null evaluates the base model only."""
     negatives: Literal["redrawn", "fixed"] = "redrawn"
-    """Whether every pass over the users draws other negatives."""
+    """Whether every epoch draws new negatives."""
     negatives_per_positive: int = Field(default=1, ge=1)
-    """Rows that answer no, for each that answers yes."""
+    """Negative examples per positive example."""
     train_users: int | None = Field(default=None, ge=1)
-    """Training users at most, drawn at random; null takes all."""
+    """Most training users, drawn at random; null takes all."""
     untuned: bool = True
-    """Evaluate the model as it came, too."""
+    """Evaluate the base model as well."""
     chunk: int = Field(default=16, ge=1)
-    """Users a journal line of the evaluation."""
+    """Users per journal line of the evaluation."""
 
     @field_validator("prompt")
     @classmethod
@@ -114,54 +116,54 @@ class RecommenderSettings(Recipe):
         return text
 
 
-class Overlay(Recipe):
-    """What an arm does otherwise than the recipe."""
+class ArmOverrides(Recipe):
+    """The settings in which an arm differs from the recipe."""
 
     users: dict[str, Any] = {}
-    """Keys of `users`, nested where they are."""
+    """Keys of the section `users`."""
     recommender: dict[str, Any] = {}
-    """Keys of `recommender`, nested where they are."""
+    """Keys of the section `recommender`."""
 
 
 class CacheSettings(Recipe):
-    """Summaries that any run may use again: same model, prompt, input and settings."""
+    """The cache of summaries; a run reuses those of the same model, prompt, input and settings."""
 
     path: Path | None = None
-    """A file; null is one in llmctl's own cache."""
+    """The file; null is one in llmctl's own cache folder."""
     megabytes: float = Field(default=512.0, ge=0)
-    """What it may hold; the least recently used go first. 0 is no cache."""
+    """Most megabytes of entries; the least recently used ones are dropped. 0 is no cache."""
 
 
-class Arm(Recipe):
-    """One recommender of a run, with the summaries that it reads."""
+class RecommenderArm(Recipe):
+    """One recommender of a run, with the user summaries that it reads."""
 
     name: str
-    """Of its files and figures."""
-    users: UserSettings
-    """How users are summed up for it."""
+    """Name of the arm in files and tables."""
+    users: UserSummarySettings
+    """How its user summaries are made."""
     recommender: RecommenderSettings
     """How it is trained and evaluated."""
 
     @property
     def reads_descriptions(self) -> bool:
-        """Whether histories and candidates come with what is said of their pictures."""
+        """Whether histories and candidates are shown with descriptions of their pictures."""
         return self.recommender.variant != "text"
 
     @property
     def models(self) -> tuple[str, ...]:
-        """The names that its figures have: untuned first."""
+        """The names of its models in metrics.json: the untuned one first."""
         tuned = self.recommender.train is not None
         untuned = self.recommender.untuned or not tuned
         return ((f"{self.name}-untuned",) if untuned else ()) + ((self.name,) if tuned else ())
 
 
-def overlay(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested keys laid over others; neither is changed."""
+def merge_nested(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge nested keys, `changes` winning; neither mapping is changed."""
     merged = dict(base)
     for key, value in changes.items():
         old = merged.get(key)
         is_nested = isinstance(old, Mapping) and isinstance(value, Mapping)
-        merged[key] = overlay(old, value) if is_nested and old is not None else value
+        merged[key] = merge_nested(old, value) if is_nested and old is not None else value
     return merged
 
 
@@ -169,5 +171,5 @@ def _with_fields(text: str, fields: tuple[str, ...]) -> str:
     """Refuse a template that lacks a field."""
     for name in fields:
         if f"{{{name}}}" not in text:
-            raise ValueError(f"the prompt lacks {{{name}}}: say where it belongs")
+            raise ValueError(f"the prompt lacks {{{name}}}: add it where it belongs")
     return text

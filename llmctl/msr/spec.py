@@ -6,14 +6,15 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from llmctl.msr.baselines import run_baselines
-from llmctl.msr.data.prepare import open_prepared, prepare_data
+from llmctl.msr.data.prepare import prepare_data
+from llmctl.msr.data.prepared import open_prepared
 from llmctl.msr.data.readers import open_source
-from llmctl.msr.estimate import estimate_work
-from llmctl.msr.phases import Phases
-from llmctl.msr.preflight import check_inputs
+from llmctl.msr.data.tables import chance_table, filter_table, split_table
+from llmctl.msr.evaluation.tables import full_table, metric_table
+from llmctl.msr.phases import MsrPhases
+from llmctl.msr.preflight import check_inputs, estimate_work
 from llmctl.msr.recipe import MsrRecipe
 from llmctl.msr.run import run_msr, run_phases
-from llmctl.msr.tables import chance_table, filter_table, full_table, metric_table, split_table
 from llmctl.runs import Run, Table
 from llmctl.runs.files import read_json
 from llmctl.runs.spec import RunSpec, Shown
@@ -28,7 +29,7 @@ def show_metrics(run: Run, recipe: MsrRecipe, metrics: dict[str, Any]) -> Iterat
     yield f"report: {run.folder / 'report.html'}"
 
 
-def score_models(phases: Phases) -> None:
+def score_models(phases: MsrPhases) -> None:
     """Score the frozen lists with every model of the recipe."""
     for arm in phases.recipe.resolved_arms:
         for model in arm.models:
@@ -51,7 +52,7 @@ EVALUATE_RUN: MsrSpec = RunSpec(
 )
 
 
-def _phase_spec(command: str, work: Callable[[Phases], dict[str, Any]]) -> MsrSpec:
+def _phase_spec(command: str, work: Callable[[MsrPhases], dict[str, Any]]) -> MsrSpec:
     """One phase, whose result is a few counts."""
 
     def execute(run: Run, recipe: MsrRecipe, checked: None, quiet: bool) -> dict[str, Any]:
@@ -68,16 +69,16 @@ def _phase_spec(command: str, work: Callable[[Phases], dict[str, Any]]) -> MsrSp
     return RunSpec(MsrRecipe, check_inputs, estimate_work, execute, show)
 
 
-def _summarize_users(phases: Phases) -> dict[str, Any]:
+def _summarize_users(phases: MsrPhases) -> dict[str, Any]:
     phases.describe_items()
     arms = [arm for arm in phases.recipe.resolved_arms if arm.users.mode != "none"]
     for arm in arms:
-        phases.sum_up_users(arm)
+        phases.summarize_users(arm)
     journals = {phases.recipe.summaries_of(arm) for arm in arms}
     return {name: sum(1 for _ in phases.run.journal(name)) for name in sorted(journals)}
 
 
-def _train(phases: Phases) -> dict[str, Any]:
+def _train(phases: MsrPhases) -> dict[str, Any]:
     found = {}
     for arm in phases.recipe.resolved_arms:
         if (result := phases.train(arm)) is not None:

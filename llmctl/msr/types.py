@@ -1,4 +1,4 @@
-"""The words of sequential recommendation: items, histories, candidate lists, and readers that give them."""
+"""The data types of sequential recommendation, and the interface of a data source."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class Item:
-    """Something that users choose."""
+    """Something that users interact with."""
 
     id: str
     title: str  # may be empty
     text: str = ""  # description; may be empty
-    image: str | None = None  # path of a picture; whether it can be read is for its reader to find out
+    image: str | None = None  # path of a picture; it is not checked here that the picture can be read
 
 
 @dataclass(frozen=True)
 class History:
-    """What a user chose, the oldest first."""
+    """The items that a user interacted with, the oldest first."""
 
     user: str
     items: tuple[str, ...]
@@ -29,10 +29,10 @@ class History:
         return len(self.items)
 
     def split_last(self) -> tuple[History, str]:
-        """The history before the last item, and that item: the target.
+        """The history before the last item, and the last item, which is the target.
 
         Raises:
-            ValueError: There is no item.
+            ValueError: The history is empty.
         """
         if not self.items:
             raise ValueError(f"the history of user {self.user!r} is empty: it has no last item")
@@ -41,10 +41,10 @@ class History:
 
 @dataclass(frozen=True)
 class CandidateList:
-    """The frozen items that every model ranks for a user; exactly one of them is the true next item."""
+    """The fixed list of items that every model ranks for one user; exactly one is the true next item."""
 
     user: str
-    items: tuple[str, ...]  # N, in the order that they are shown in
+    items: tuple[str, ...]  # N, in the order in which models see them
     labels: tuple[int, ...]  # N, 1 for the true next item, else 0
 
     @property
@@ -55,7 +55,7 @@ class CandidateList:
 
 @dataclass(frozen=True)
 class Event:
-    """One interaction, as a reader gives it."""
+    """One interaction, as a data source yields it."""
 
     user: str
     item: str
@@ -63,10 +63,10 @@ class Event:
 
 
 class Source(Protocol):
-    """Interactions and items of a data set; every call reads the files anew, one row at a time."""
+    """Interactions and items of a data set. Every call reads the files again, one row at a time."""
 
     has_times: bool
-    """Whether timestamps are times that compare between users, not mere positions."""
+    """Whether timestamps are times that can be compared between users, and not only positions."""
 
     def events(self) -> Iterator[Event]:
         """Interactions in the order of the file."""

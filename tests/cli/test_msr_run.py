@@ -29,7 +29,7 @@ def test_a_plan_names_arms_models_and_tokens_and_changes_nothing(llmctl, recipe,
     assert done.code == 0 and not (tmp_path / "run").exists()
     for words in (
         "# arms: told, titles",
-        "# told: new tokens a block of 3 items, at most: 5",
+        "# told: new tokens per block of 3 items, at most: 5",
         "told-untuned",
     ):
         assert words in done.out

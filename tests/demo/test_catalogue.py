@@ -7,9 +7,10 @@ import pytest
 
 from llmctl.demo import ORACLES, DemoSettings, make_demo, open_demo, oracle_scores
 from llmctl.demo.attributes import COLOURS, PATTERNS
-from llmctl.demo.oracles import bounds_of_run, draw_lists
+from llmctl.demo.oracles import draw_lists, measure_oracles
 from llmctl.errors import UserError
 from llmctl.msr.data.prepare import prepare_data
+from llmctl.msr.evaluation.bounds import bounds_of_run, measure_bounds, read_bounds
 from llmctl.msr.evaluation.metrics import rank_counts, user_metrics
 from llmctl.runs import Run
 from tests.msr.made_data import recipe_of
@@ -140,7 +141,19 @@ def test_prepare_reads_what_is_written(small, tmp_path):
     assert "4 users, 5 negatives each" in table.caption and f"{best:.3f}" in table.rows[0][1]
 
 
-def test_the_truth_is_told_of_the_demos_own_data_alone(small, tmp_path):
+def test_the_file_of_bounds_gives_the_oracles_metrics_to_the_last_digit(small):
+    lists = draw_lists(small)
+    assert measure_bounds(read_bounds(small.bounds, lists), lists) == measure_oracles(small, lists)
+
+
+def test_a_folder_from_before_gets_its_file_of_bounds(small, tmp_path):
+    folder = make_demo(tmp_path / "older", SMALL, quiet=True).folder
+    (folder / "bounds.parquet").unlink()
+    make_demo(folder, SMALL, quiet=True)
+    assert files(folder) == files(small.folder)
+
+
+def test_bounds_are_given_for_the_demos_own_users_and_items_alone(small, tmp_path):
     lists = draw_lists(small)
     strange = [replace(lists[0], items=("other", *lists[0].items[1:]))]
     assert bounds_of_run(small.interactions, strange) is None

@@ -2,19 +2,12 @@ import numpy as np
 import pytest
 import torch
 
+from llmctl.demo.alignment import Lexicon, labels_of, teach_words, word_loss
 from llmctl.demo.attributes import Look
+from llmctl.demo.captions import QUESTIONS, CaptionLoss, teach_sentences
 from llmctl.demo.network import TowerShape, build_network, image_tokens
-from llmctl.demo.teaching import (
-    QUESTIONS,
-    Lexicon,
-    Pictures,
-    Sentences,
-    TeachSettings,
-    labels_of,
-    teach_sentences,
-    teach_words,
-    word_loss,
-)
+from llmctl.demo.teaching import TeachSettings
+from llmctl.demo.training_pictures import TrainingPictures
 from llmctl.errors import UserError
 from llmctl.models.tiny import make_tiny_model
 
@@ -29,7 +22,7 @@ def language(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pictures():
-    return Pictures.draw(QUICK.pictures, SHAPE.pixels, 0, quiet=True)
+    return TrainingPictures.draw(QUICK.pictures, SHAPE.pixels, 0, quiet=True)
 
 
 @pytest.fixture
@@ -118,7 +111,7 @@ def test_the_cached_beginning_changes_no_loss(network):
     generator = torch.Generator().manual_seed(0)
     pixels = torch.rand(2, 3, 28, 28, generator=generator) * 2 - 1
     with torch.no_grad():
-        found = Sentences(model, processor).loss(pixels, question, [caption, "A plain blue umbrella."])
+        found = CaptionLoss(model, processor).loss(pixels, question, [caption, "A plain blue umbrella."])
         total, count = 0.0, 0
         for row, reply in enumerate((caption, "A plain blue umbrella.")):
             parts = [{"type": "image"}, {"type": "text", "text": question}]

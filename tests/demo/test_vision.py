@@ -69,11 +69,11 @@ def test_two_at_once_make_one(small):
 
 
 def test_a_failure_leaves_no_folder_and_the_words_learned_are_taken_up(small, monkeypatch):
-    from llmctl.demo import teaching
+    from llmctl.demo import alignment
 
     calls = []
-    learn = teaching.teach_words
-    monkeypatch.setattr(teaching, "teach_words", lambda *a, **k: calls.append(1) or learn(*a, **k))
+    learn = alignment.teach_words
+    monkeypatch.setattr(alignment, "teach_words", lambda *a, **k: calls.append(1) or learn(*a, **k))
     with monkeypatch.context() as patch:
         patch.setattr(vision, "measure_demo_model", lambda *a: 1 / 0)
         with pytest.raises(ZeroDivisionError):

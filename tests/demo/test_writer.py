@@ -66,7 +66,7 @@ def test_a_perfect_writer_would_be_measured_as_perfect(monkeypatch):
 
 def test_held_out_users_are_not_those_that_are_learned_from():
     lines = {line for one in held_out_histories(20, 1) for block in one.blocks for line in block}
-    learned = " ".join(row.question for row in writing_rows(20, seed=1))
+    learned = " ".join(row.prompt for row in writing_rows(20, seed=1))
     assert sum(line in learned for line in lines) < 0.02 * len(lines)
     assert all(
         one.summary.startswith(f"This user now likes {one.colour}") for one in held_out_histories(5, 3)

@@ -2,13 +2,13 @@ from collections import Counter
 
 from llmctl.demo.attributes import COLOURS
 from llmctl.demo.catalogue import DemoSettings, deal_looks
-from llmctl.demo.users import DemoUser, Phase, simulate_user
+from llmctl.demo.users import DemoUser, TastePhase, simulate_user
 from llmctl.demo.writing import true_summary, writing_rows
 
 USER = DemoUser(
     "u",
     ("cup",),
-    (Phase("blue", 0, 4), Phase("pink", 4, 3), Phase("red", 7, 3)),
+    (TastePhase("blue", 0, 4), TastePhase("pink", 4, 3), TastePhase("red", 7, 3)),
     tuple(f"i{n}" for n in range(10)),
     tuple(range(10)),
     (),
@@ -30,8 +30,8 @@ def test_both_ways_to_read_a_history_have_as_many_rows():
 
 def test_a_block_comes_with_the_summary_before_it_and_the_last_with_three_colours():
     rows = writing_rows(20, seed=0)
-    later = [row for row in rows if "So far" in row.question]
-    assert later and all("This user now likes" in row.question for row in later)
+    later = [row for row in rows if "So far" in row.prompt]
+    assert later and all("This user now likes" in row.prompt for row in later)
     for row in rows:
         assert row.messages[-1]["content"] == row.summary
         assert 1 <= sum(colour in row.summary for colour in COLOURS) <= 3
@@ -39,7 +39,7 @@ def test_a_block_comes_with_the_summary_before_it_and_the_last_with_three_colour
 
 
 def test_users_to_learn_from_are_not_those_of_a_demo():
-    questions = " ".join(row.question for row in writing_rows(30, seed=0))
+    questions = " ".join(row.prompt for row in writing_rows(30, seed=0))
     looks = deal_looks(DemoSettings())
     captions = [
         [looks[item].caption for item in simulate_user(f"u{n:04}", looks, 0).items[:3]] for n in range(30)

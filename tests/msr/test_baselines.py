@@ -6,9 +6,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from llmctl.errors import UserError
-from llmctl.msr.baselines import make_baseline, run_baselines, sequence
-from llmctl.msr.baselines.counting import ItemKNN, Popularity, Random
-from llmctl.msr.baselines.text import TextKNN
+from llmctl.msr.baselines import ItemIndex, make_baseline, run_baselines, score_candidates, sequence
+from llmctl.msr.baselines.item_knn import ItemKNN
+from llmctl.msr.baselines.popularity import Popularity
+from llmctl.msr.baselines.random import Random
+from llmctl.msr.baselines.text_knn import TextKNN
 from llmctl.msr.data.prepare import prepare_data
 from llmctl.msr.evaluation.metrics import rank_counts, user_metrics
 from llmctl.msr.evaluation.scores import user_values
@@ -30,7 +32,9 @@ def fitted(baseline):
 
 def test_popularity_counts_and_scores_in_the_order_of_the_list():
     candidates = [CandidateList("u", ("d", "c", "a"), (0, 0, 1))]
-    assert fitted(Popularity(ITEMS)).score([history("b")], candidates).tolist() == [[0, 2, 3]]
+    assert score_candidates(
+        fitted(Popularity(ITEMS)), ItemIndex(ITEMS), [history("b")], candidates
+    ).tolist() == [[0, 2, 3]]
 
 
 def test_item_knn_is_the_sum_of_cosines():
@@ -75,7 +79,8 @@ def test_random_is_fixed_by_seed_and_user():
 
 def test_a_candidate_outside_the_catalogue_is_an_error():
     with pytest.raises(UserError, match="candidate 'x' of user 'u' is not among the 4 items"):
-        fitted(Popularity(ITEMS)).score([history("a")], [CandidateList("u", ("x", "a"), (0, 1))])
+        lists = [CandidateList("u", ("x", "a"), (0, 1))]
+        score_candidates(fitted(Popularity(ITEMS)), ItemIndex(ITEMS), [history("a")], lists)
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +144,9 @@ def test_full_ranking_agrees_with_sorting_the_catalogue(done):
     baseline.fit(prepared.sequences("train"))
     hits = []
     for history_, candidates in prepared.cases("test"):
-        scores = dict(zip(baseline.places, baseline.score_items(history_), strict=True))
+        scores = dict(
+            zip([item.id for item in prepared.items()], baseline.score_items(history_), strict=True)
+        )
         rest = [s for item, s in scores.items() if item not in (*history_.items, candidates.target)]
         above, tied = (
             sum(s > scores[candidates.target] for s in rest),

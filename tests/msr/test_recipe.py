@@ -66,10 +66,10 @@ def test_an_item_is_one_line_however_long_and_whatever_is_missing():
 
 @pytest.mark.parametrize("name", ["demo", "microlens", "microlens-text", "paper"])
 def test_the_recipes_of_the_project_are_sound(name):
-    from llmctl.msr.estimate import estimate_work
+    from llmctl.msr.preflight import estimate_work
 
     found = load_recipe(MsrRecipe, f"msr/{name}")
-    assert estimate_work(found)["candidates a test user and model"] == 21
+    assert estimate_work(found)["candidates per test user and model"] == 21
     if name == "paper":
         train = found.recommender.train
         assert (train.lora.r, train.lora.alpha, train.lora.dropout) == (16, 32, 0.1)

@@ -233,17 +233,17 @@ def test_scores_of_an_evaluation_are_those_of_single_prompts(whole, world):
     record = next(read_journal(whole / "journal/eval-titles-untuned.jsonl"))
     recipe = parsed(tiny_recipe(world))
     from llmctl.msr.data.prepare import open_prepared
-    from llmctl.msr.phases import Phases
+    from llmctl.msr.phases import MsrPhases
 
     with Run.open(whole, recipe, "msr run") as open_run:
-        phases = Phases(open_run, recipe, open_prepared(whole), True)
+        phases = MsrPhases(open_run, recipe, open_prepared(whole), True)
         arm = recipe.arm("titles")
-        case, lists = next((case, lists) for case, _, lists in phases.cases(arm) if lists is not None)
-        question = phases.question(arm)
+        case, lists = next((case, lists) for case, _, lists in phases.reader.cases(arm) if lists is not None)
+        question = phases.reader.question(arm)
         expected = []
         for item in lists.items:
             text = tokenizer.apply_chat_template(
-                question.ask(case, item), tokenize=False, add_generation_prompt=True
+                question.conversation(case, item), tokenize=False, add_generation_prompt=True
             )
             with torch.no_grad():
                 ids = torch.tensor([tokenizer(text, add_special_tokens=False).input_ids])

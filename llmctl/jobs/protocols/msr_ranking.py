@@ -241,14 +241,14 @@ class Ranking:
         Raises:
             UserError: A question does not fit into the model's context.
         """
-        from llmctl.msr.phases import score_chunk
+        from llmctl.msr.recommender.scoring import score_chunk
         from llmctl.runs.chunks import cut
 
         question = self._reader.question(self.arm)
         for chunk in cut(self._tested[start:stop], self.arm.recommender.chunk):
-            records = score_chunk(sampler, tokens, question, chunk)
-            for (_, lists), record in zip(chunk, records, strict=True):
-                yield from _rows(lists, record["yes"], record["mass"])
+            ranked = score_chunk(sampler, tokens, question, chunk)
+            for (_, lists), one in zip(chunk, ranked, strict=True):
+                yield from _rows(lists, one.yes, one.mass)
 
     @cached_property
     def _tested(self) -> list[tuple[Case, CandidateList]]:

@@ -1,17 +1,15 @@
-"""What a recommender must beat, on the same frozen candidate lists."""
+"""Baselines: other recommenders, evaluated on the same candidate lists. One file per baseline or family."""
 
 from llmctl.lazy import lazy_names
 
 _WHERE = {
+    "BASELINES": "registry",
     "Baseline": "base",
-    "Popularity": "counting",
-    "Random": "counting",
-    "ItemKNN": "counting",
-    "TextKNN": "text",
-    "Gru4Rec": "sequence",
-    "SasRec": "sequence",
+    "BaselineEntry": "registry",
+    "ItemIndex": "base",
     "make_baseline": "run",
     "run_baselines": "run",
+    "score_candidates": "base",
 }
 __all__ = list(_WHERE)
 

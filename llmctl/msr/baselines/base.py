@@ -1,10 +1,9 @@
-"""The one interface of all baselines: fit on training histories, score candidates."""
+"""The interface of all baselines (fit on training histories, score every item), and what they share."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import ClassVar
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,65 +12,77 @@ from llmctl.errors import UserError
 from llmctl.msr.types import CandidateList, History, Item
 
 
-class Baseline(ABC):
-    """A recommender that gives every item of a catalogue a score for a history.
+class Baseline(Protocol):
+    """A recommender that scores every item of a catalogue, given a history."""
 
-    Args:
-        items: The catalogue, I items; `score_items` follows its order.
-
-    Raises:
-        ValueError: An item is there twice.
-    """
-
-    name: ClassVar[str]
-
-    def __init__(self, items: Sequence[Item]) -> None:
-        self.items = items
-        self.places = {item.id: place for place, item in enumerate(items)}
-        if len(self.places) != len(items):
-            raise ValueError("an item is in the catalogue twice")
-
-    @abstractmethod
     def fit(self, histories: Iterable[History]) -> None:
         """Learn from the whole histories of the training users, their last items included."""
+        ...
 
-    @abstractmethod
     def score_items(self, history: History) -> NDArray[np.floating]:
-        """(I,) scores, the greater the better; those of the history's own items mean nothing."""
+        """(I,) scores, higher is better; the scores of the history's own items are not used."""
+        ...
 
-    def score(self, histories: Sequence[History], candidates: Sequence[CandidateList]) -> NDArray[np.float64]:
-        """Score the candidates of U users.
 
-        Args:
-            histories: U; what came before the item to predict.
-            candidates: U lists of N items each, of the same users.
+class ItemIndex:
+    """The index of every item of a catalogue.
 
-        Returns:
-            (U, N) scores, the greater the better.
+    Args:
+        items: The catalogue, I items.
+
+    Raises:
+        ValueError: An item occurs twice.
+    """
+
+    def __init__(self, items: Sequence[Item]) -> None:
+        self.indices = {item.id: index for index, item in enumerate(items)}
+        if len(self.indices) != len(items):
+            raise ValueError("an item is in the catalogue twice")
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, item: str) -> int:
+        return self.indices[item]
+
+    def of_candidates(self, candidates: CandidateList) -> NDArray[np.int64]:
+        """(N,) indices of a user's candidates.
 
         Raises:
             UserError: A candidate is not in the catalogue.
         """
-        rows = [
-            self.score_items(history)[self.candidate_places(one)]
-            for history, one in zip(histories, candidates, strict=True)
-        ]
-        return np.array(rows, dtype=np.float64)
-
-    def candidate_places(self, candidates: CandidateList) -> NDArray[np.int64]:
-        """(N,) places of a user's candidates in the catalogue.
-
-        Raises:
-            UserError: One is not in it.
-        """
         try:
-            return np.array([self.places[item] for item in candidates.items], dtype=np.int64)
+            return np.array([self.indices[item] for item in candidates.items], dtype=np.int64)
         except KeyError as error:
             raise UserError(
                 f"candidate {error.args[0]!r} of user {candidates.user!r} is not among the "
-                f"{len(self.items)} items: use the lists that were made with this catalogue"
+                f"{len(self)} items: use the lists that were made with this catalogue"
             ) from error
 
-    def history_places(self, history: History) -> NDArray[np.int64]:
-        """Places of a history's items, in order; items that the catalogue lacks are left out."""
-        return np.array([self.places[i] for i in history.items if i in self.places], dtype=np.int64)
+    def of_history(self, history: History) -> NDArray[np.int64]:
+        """Indices of a history's items, in order; items that the catalogue lacks are left out."""
+        return np.array([self.indices[i] for i in history.items if i in self.indices], dtype=np.int64)
+
+
+def score_candidates(
+    baseline: Baseline, index: ItemIndex, histories: Sequence[History], candidates: Sequence[CandidateList]
+) -> NDArray[np.float64]:
+    """Score the candidates of U users with a fitted baseline.
+
+    Args:
+        baseline: Fitted on the catalogue of `index`.
+        index: The catalogue.
+        histories: U histories, each without the item to predict.
+        candidates: U lists of N items each, of the same users.
+
+    Returns:
+        (U, N) scores, higher is better.
+
+    Raises:
+        UserError: A candidate is not in the catalogue.
+    """
+    rows = [
+        baseline.score_items(history)[index.of_candidates(one)]
+        for history, one in zip(histories, candidates, strict=True)
+    ]
+    return np.array(rows, dtype=np.float64)

@@ -1,0 +1,1 @@
+"""Read interactions and items, filter and split them, and draw the candidate lists."""

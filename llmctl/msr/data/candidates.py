@@ -1,7 +1,7 @@
-"""The frozen candidate lists: one true next item and N that the user never touched.
+"""The candidate lists: one true next item, and N items that the user never interacted with.
 
-Every model and baseline ranks the same lists, so their hash says what a figure rests on. It covers the
-version of the data too: a list that was made from other data is refused.
+Every model and baseline ranks the same lists, so their hash is stored beside every metric. The hash covers
+the version of the data too: a list that was made from other data is refused.
 """
 
 from __future__ import annotations
@@ -19,62 +19,62 @@ from llmctl.msr.recipe import CandidateSettings
 from llmctl.msr.types import CandidateList, History
 from llmctl.sampling.common import derive_seed
 
-_ROUNDS = 8  # of drawing with rejection, before the items left over are weighed one by one
+_ROUNDS = 8  # rounds of rejection sampling, before negatives are drawn from exactly the items that are left
 
 
 @dataclass(frozen=True)
-class Pool:
+class NegativePool:
     """The items that negatives are drawn from."""
 
     items: Sequence[str]  # I
-    weights: NDArray[np.float64]  # (I,) how likely each is drawn, up to a factor; positive
+    weights: NDArray[np.float64]  # (I,) proportional to the probability of each item; positive
 
     @classmethod
-    def of(cls, items: Sequence[str], counts: NDArray[np.int64], draw: str) -> Pool:
-        """A pool for a way to draw.
+    def of(cls, items: Sequence[str], counts: NDArray[np.int64], draw: str) -> NegativePool:
+        """A pool that is drawn from uniformly or by popularity.
 
         Args:
-            items: I of them.
+            items: I items.
             counts: (I,) interactions of each.
-            draw: uniform or popularity.
+            draw: "uniform" or "popularity".
         """
         weights = np.ones(len(items)) if draw == "uniform" else counts.astype(np.float64)
         return cls(items, weights)
 
 
 def draw_candidates(
-    sequences: Iterable[History], pool: Pool, settings: CandidateSettings, seed: int
+    sequences: Iterable[History], pool: NegativePool, settings: CandidateSettings, seed: int
 ) -> Iterator[CandidateList]:
-    """One list a user, in an order of its own in which the true item stands anywhere.
+    """One list per user, in random order.
 
-    A user's list depends on the seed and the user, not on who else there is.
+    A user's list depends on the seed and the user, and not on the other users.
 
     Args:
         sequences: All items of each user; the last one is the true next item.
         pool: The catalogue.
-        settings: How many negatives.
-        seed: Of the run.
+        settings: The number of negatives.
+        seed: Seed of the run.
 
     Raises:
-        UserError: A user has touched so much that too few items are left.
+        UserError: A user has interacted with so many items that too few are left.
     """
-    places = {item: place for place, item in enumerate(pool.items)}
+    indices = {item: index for index, item in enumerate(pool.items)}
     bounds = np.cumsum(pool.weights)
     n = settings.negatives
     for sequence in sequences:
-        touched = {places[item] for item in sequence.items}
+        touched = {indices[item] for item in sequence.items}
         if len(pool.items) - len(touched) < n:
             raise UserError(
-                f"user {sequence.user!r} never touched {len(pool.items) - len(touched)} of "
-                f"{len(pool.items)} items, but {n} negatives are needed: lower candidates.negatives, or "
-                "loosen filters"
+                f"user {sequence.user!r} has {len(pool.items) - len(touched)} of {len(pool.items)} items "
+                f"left that are not in the history, but {n} negatives are needed: lower "
+                "candidates.negatives, or loosen filters"
             )
         rng = np.random.default_rng(derive_seed(seed, "candidates", sequence.user))
         negatives = _draw(rng, bounds, pool.weights, touched, n)
-        items = [sequence.items[-1], *(pool.items[place] for place in negatives)]
+        items = [sequence.items[-1], *(pool.items[index] for index in negatives)]
         order = rng.permutation(n + 1)
-        labels = tuple(int(place == 0) for place in order)
-        yield CandidateList(sequence.user, tuple(items[place] for place in order), labels)
+        labels = tuple(int(position == 0) for position in order)
+        yield CandidateList(sequence.user, tuple(items[position] for position in order), labels)
 
 
 def _draw(
@@ -84,13 +84,13 @@ def _draw(
     touched: set[int],
     n: int,
 ) -> list[int]:
-    """Places of n different items, one after another with probability as their weight among those left."""
+    """Indices of n different items, drawn one after another in proportion to the weights of those left."""
     found: dict[int, None] = {}
     for _ in range(_ROUNDS):
         draws = np.searchsorted(bounds, rng.random(2 * n) * bounds[-1], side="right")
-        for place in draws.tolist():  # dropping what came before is drawing from what is left
-            if place not in touched and place not in found and place < len(weights):
-                found[place] = None
+        for index in draws.tolist():  # rejecting repeated draws is drawing from the items that are left
+            if index not in touched and index not in found and index < len(weights):
+                found[index] = None
                 if len(found) == n:
                     return list(found)
     left = np.ones(len(weights), bool)
@@ -101,13 +101,13 @@ def _draw(
 
 
 class CandidateDigest:
-    """The hash of lists and of the data they were made from, list by list."""
+    """The hash of candidate lists and of the data version they were made from, one list after another."""
 
     def __init__(self, data_version: str) -> None:
         self._digest = hashlib.sha256(data_version.encode())
 
     def add(self, one: CandidateList) -> None:
-        """Take in the next list."""
+        """Add the next list."""
         self._digest.update(json.dumps([one.user, one.items, one.labels]).encode() + b"\n")
 
     def hexdigest(self) -> str:

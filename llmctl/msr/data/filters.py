@@ -1,11 +1,10 @@
-"""Interactions in columns, and the filters that they go through; each says what it did."""
+"""Interactions in columns, and the filters that are applied to them; each filter reports what it did."""
 
 from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +16,10 @@ from llmctl.msr.types import Event, Item
 
 @dataclass(frozen=True)
 class Interactions:
-    """E interactions as numbers; 16 bytes each, whatever their users and items are called."""
+    """E interactions as arrays: 16 bytes each, however long the names of users and items are."""
 
-    users: NDArray[np.int32]  # (E,) places in `user_ids`
-    items: NDArray[np.int32]  # (E,) places in `item_ids`
+    users: NDArray[np.int32]  # (E,) indices into `user_ids`
+    items: NDArray[np.int32]  # (E,) indices into `item_ids`
     times: NDArray[np.float64]  # (E,)
     user_ids: list[str]
     item_ids: list[str]
@@ -29,103 +28,99 @@ class Interactions:
         return len(self.users)
 
     def keep(self, mask: NDArray[np.bool_]) -> Interactions:
-        """Those where the mask (E,) is true, in the same order."""
+        """The interactions where the mask (E,) is true, in the same order."""
         return Interactions(
             self.users[mask], self.items[mask], self.times[mask], self.user_ids, self.item_ids
         )
 
     def user_counts(self) -> NDArray[np.int64]:
-        """Interactions of each user, by place."""
+        """(users,) number of interactions by index of the user."""
         return np.bincount(self.users, minlength=len(self.user_ids))
 
     def item_counts(self) -> NDArray[np.int64]:
-        """Interactions of each item, by place."""
+        """(items,) number of interactions by index of the item."""
         return np.bincount(self.items, minlength=len(self.item_ids))
 
 
 @dataclass(frozen=True)
-class Step:
-    """What is left after a filter."""
+class FilterStep:
+    """Counts after a filter."""
 
     name: str
     interactions: int
     users: int
     items: int
-    found: str = ""  # what the filter met, in words
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self)
+    found: str = ""  # what the filter found, in words
 
 
-@dataclass
+@dataclass(frozen=True)
 class Catalogue:
-    """What is known of the items before their titles are read: which there are, and which have a title."""
+    """Which of the items that were interacted with are in the items file, and which have a title."""
 
-    is_known: NDArray[np.bool_]  # (items,) by place
-    has_title: NDArray[np.bool_]  # (items,) by place
-    repeated: int = 0  # rows of items that were there before; the first one counts
-    first_unknown: str | None = field(default=None)
+    is_known: NDArray[np.bool_]  # (items,)
+    has_title: NDArray[np.bool_]  # (items,)
+    repeated: int  # rows of items that occurred before; the first row counts
+    first_unknown: str | None  # None where all are known
 
 
 def read_events(events: Iterable[Event]) -> Interactions:
-    """Put interactions into columns, in their order.
+    """Read interactions into columns, in their order.
 
     Raises:
         UserError: There are none.
     """
     users, items, times = array("i"), array("i"), array("d")
-    user_places: dict[str, int] = {}
-    item_places: dict[str, int] = {}
+    user_indices: dict[str, int] = {}
+    item_indices: dict[str, int] = {}
     for event in events:
-        users.append(user_places.setdefault(event.user, len(user_places)))
-        items.append(item_places.setdefault(event.item, len(item_places)))
+        users.append(user_indices.setdefault(event.user, len(user_indices)))
+        items.append(item_indices.setdefault(event.item, len(item_indices)))
         times.append(event.timestamp)
     if not users:
-        raise UserError("the interactions file has no interactions: give one with at least a row")
+        raise UserError("the interactions file has no interactions: give one with at least one row")
     return Interactions(
         np.frombuffer(users, dtype=np.int32),
         np.frombuffer(items, dtype=np.int32),
         np.frombuffer(times, dtype=np.float64),
-        list(user_places),
-        list(item_places),
+        list(user_indices),
+        list(item_indices),
     )
 
 
 def look_up_items(interactions: Interactions, items: Iterable[Item]) -> Catalogue:
-    """Which of the items that were interacted with are known, and have a title."""
-    places = {item: place for place, item in enumerate(interactions.item_ids)}
-    found = Catalogue(np.zeros(len(places), bool), np.zeros(len(places), bool))
+    """Look up the items that were interacted with in the items of the data set."""
+    indices = {item: index for index, item in enumerate(interactions.item_ids)}
+    is_known, has_title, repeated = np.zeros(len(indices), bool), np.zeros(len(indices), bool), 0
     for item in items:
-        place = places.get(item.id)
-        if place is None:
-            continue  # nobody chose it
-        if found.is_known[place]:
-            found.repeated += 1
+        index = indices.get(item.id)
+        if index is None:
+            continue  # no user interacted with it
+        if is_known[index]:
+            repeated += 1
             continue
-        found.is_known[place] = True
-        found.has_title[place] = bool(item.title)
-    unknown = np.flatnonzero(~found.is_known)
-    found.first_unknown = interactions.item_ids[unknown[0]] if len(unknown) else None
-    return found
+        is_known[index] = True
+        has_title[index] = bool(item.title)
+    unknown = np.flatnonzero(~is_known)
+    first_unknown = interactions.item_ids[unknown[0]] if len(unknown) else None
+    return Catalogue(is_known, has_title, repeated, first_unknown)
 
 
 def apply_filters(
     interactions: Interactions, catalogue: Catalogue, settings: FilterSettings, place: str
-) -> tuple[Interactions, list[Step]]:
-    """Sort each user's interactions by time, and filter.
+) -> tuple[Interactions, list[FilterStep]]:
+    """Sort each user's interactions by time, and apply the filters.
 
     Args:
         interactions: In the order of the file.
-        catalogue: What is known of the items.
-        settings: Which filters.
-        place: The items file, for messages.
+        catalogue: Which items are known.
+        settings: Which filters to apply.
+        place: Path of the items file, for messages.
 
     Returns:
-        Interactions user by user, each in time order; and what was left after each step.
+        Interactions user by user, each user's in time order; and the counts after each step.
 
     Raises:
-        UserError: Nothing is left, or items are unknown and are to be refused.
+        UserError: Nothing is left, or items are unknown and the settings refuse them.
     """
     steps = [_step("read", interactions, f"{catalogue.repeated:,} repeated item rows ignored")]
 
@@ -152,7 +147,7 @@ def apply_filters(
 
 
 def sort_by_time(interactions: Interactions) -> tuple[Interactions, str]:
-    """User by user, each in time order; equal times stay in the order of the file."""
+    """Sort user by user, each user's in time order; equal times stay in the order of the file."""
     i = interactions
     by_user = np.argsort(i.users, kind="stable")
     users, times = i.users[by_user], i.times[by_user]
@@ -163,7 +158,7 @@ def sort_by_time(interactions: Interactions) -> tuple[Interactions, str]:
 
 
 def drop_duplicates(interactions: Interactions) -> tuple[Interactions, str]:
-    """Of a user's interactions with one item, the first alone."""
+    """Keep only the first of a user's interactions with an item."""
     keys = interactions.users.astype(np.int64) * len(interactions.item_ids) + interactions.items
     mask = np.zeros(len(keys), bool)
     mask[np.unique(keys, return_index=True)[1]] = True
@@ -171,15 +166,15 @@ def drop_duplicates(interactions: Interactions) -> tuple[Interactions, str]:
 
 
 def k_core(interactions: Interactions, item_core: int, user_core: int) -> tuple[Interactions, str]:
-    """Drop items and users with too few interactions until nothing changes any more.
+    """Drop items and users with too few interactions, until nothing changes any more.
 
     Args:
-        interactions: Of any order, which is kept.
-        item_core: Interactions that each item is left with at least.
-        user_core: Interactions that each user is left with at least.
+        interactions: In any order, which is kept.
+        item_core: Fewest interactions of an item.
+        user_core: Fewest interactions of a user.
 
     Returns:
-        The largest set of interactions of which that is true, and the number of passes in words.
+        The largest set of interactions that meets both, and the number of passes in words.
     """
     kept, passes = interactions, 0
     while True:
@@ -213,6 +208,6 @@ def _drop_untitled(
     return interactions.keep(has_title), f"{untitled:,} items with an empty title dropped"
 
 
-def _step(name: str, interactions: Interactions, found: str = "") -> Step:
+def _step(name: str, interactions: Interactions, found: str = "") -> FilterStep:
     users, items = len(np.unique(interactions.users)), len(np.unique(interactions.items))
-    return Step(name, len(interactions), users, items, found)
+    return FilterStep(name, len(interactions), users, items, found)

@@ -1,4 +1,4 @@
-"""Readers: MicroLens, Amazon Reviews 2023, and any pair of files with users, items and times."""
+"""Readers of data sets: MicroLens, Amazon Reviews 2023, and any pair of files with users, items and times."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from llmctl.errors import UserError
-from llmctl.msr.data.rows import Row, read_lines, read_rows
-from llmctl.msr.recipe import DataSettings
+from llmctl.msr.data.rows import SourceRow, read_lines, read_rows
+from llmctl.msr.recipe import SourceSettings
 from llmctl.msr.types import Event, Item, Source
 from llmctl.runs.files import disk_errors_as_user_errors
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
 
 
-def open_source(settings: DataSettings) -> Source:
-    """The reader that the settings name.
+def open_source(settings: SourceSettings) -> Source:
+    """The reader for the format that the settings name.
 
     Raises:
-        UserError: A file or folder that they name is not there.
+        UserError: A file or folder that the settings name does not exist.
     """
     for name, path in (("data.interactions", settings.interactions), ("data.items", settings.items)):
         if not path.is_file():
@@ -31,14 +31,14 @@ def open_source(settings: DataSettings) -> Source:
 
 
 class MicroLens:
-    """MicroLens: a line a user (user, tab, item ids in time order), and a CSV of item and title.
+    """MicroLens: one line per user (user, tab, item ids in time order), and a CSV file of items and titles.
 
     Ni et al., "A Content-Driven Micro-Video Recommendation Dataset at Scale" (arXiv 2309.15379).
     """
 
     has_times = False  # the file has an order, but no times
 
-    def __init__(self, settings: DataSettings) -> None:
+    def __init__(self, settings: SourceSettings) -> None:
         self._settings = settings
         self._images = image_files(settings.images)
 
@@ -46,7 +46,7 @@ class MicroLens:
         """See `Source`; timestamps are positions in the file.
 
         Raises:
-            UserError: A line is no user, tab and items.
+            UserError: A line is not a user, a tab and items.
         """
         path, position = self._settings.interactions, 0
         for number, line in read_lines(path):
@@ -70,15 +70,15 @@ class MicroLens:
 
 
 class AmazonReviews:
-    """Amazon Reviews 2023: a JSON object a review, and one an item; joined by `parent_asin`.
+    """Amazon Reviews 2023: one JSON object per review and one per item, joined by `parent_asin`.
 
-    Hou et al., "Bridging Language and Items for Retrieval and Recommendation" (arXiv 2403.03952). Pictures
-    are addresses there: those that were fetched are looked up by item in the folder `data.images`.
+    Hou et al., "Bridging Language and Items for Retrieval and Recommendation" (arXiv 2403.03952). The
+    data has URLs of pictures: downloaded ones are looked up by item in the folder `data.images`.
     """
 
     has_times = True
 
-    def __init__(self, settings: DataSettings) -> None:
+    def __init__(self, settings: SourceSettings) -> None:
         self._settings = settings
         self._images = image_files(settings.images)
 
@@ -96,16 +96,17 @@ class AmazonReviews:
             yield Item(item, row.text("title"), "\n".join(filter(None, texts)), self._images.get(item))
 
 
-class Files:
+class FilePair:
     """Any pair of files: interactions with user, item and timestamp; items with item and title.
 
-    Columns `text` and `image` of the items may be missing. Relative image paths start at `data.images`, or
-    else where the items file lies; an item without one is looked up by its id in `data.images`.
+    Columns `text` and `image` of the items may be missing. Relative image paths are resolved against
+    `data.images`, or else against the folder of the items file; an item without a path is looked up by its id
+    in `data.images`.
     """
 
     has_times = True
 
-    def __init__(self, settings: DataSettings) -> None:
+    def __init__(self, settings: SourceSettings) -> None:
         self._settings = settings
         self._images = image_files(settings.images)
 
@@ -127,11 +128,11 @@ class Files:
             yield Item(item, row.text(s.title), text, image)
 
 
-def read_time(row: Row, column: str) -> float:
-    """A timestamp: a number, or a date as in ISO 8601 (taken as UTC where it names no zone), in seconds.
+def read_time(row: SourceRow, column: str) -> float:
+    """A timestamp: a number, or an ISO 8601 date in seconds since 1970 (UTC where it names no zone).
 
     Raises:
-        UserError: It is neither.
+        UserError: The value is neither.
     """
     value: Any = row.get(column)
     if isinstance(value, datetime):
@@ -152,10 +153,10 @@ def read_time(row: Row, column: str) -> float:
 
 
 def image_files(folder: Path | None) -> dict[str, str]:
-    """Pictures of a folder by their name without suffix, which is the item they show.
+    """Paths of the pictures in a folder, by file name without suffix, which is the id of the item.
 
     Raises:
-        UserError: The folder is not there.
+        UserError: The folder does not exist.
     """
     if folder is None:
         return {}
@@ -170,8 +171,8 @@ def _seconds(moment: datetime) -> float:
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
-_READERS: dict[str, type[MicroLens] | type[AmazonReviews] | type[Files]] = {
+_READERS: dict[str, type[MicroLens] | type[AmazonReviews] | type[FilePair]] = {
     "microlens": MicroLens,
     "amazon": AmazonReviews,
-    "files": Files,
+    "files": FilePair,
 }

@@ -1,4 +1,4 @@
-"""Rows of CSV, TSV, JSONL (each also with .gz) and Parquet files, one at a time, with their place."""
+"""Stream the rows of CSV, TSV, JSONL (each also with .gz) and Parquet files, each with its position."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _MAX_FIELD_CHARS = 1 << 24
 
 
 @dataclass(frozen=True)
-class Row:
-    """Named fields, and where they stand."""
+class SourceRow:
+    """Named fields of a row, and the position of the row in its file."""
 
     place: str  # for messages, such as "reviews.jsonl, line 17"
     fields: Mapping[str, Any]
 
     def get(self, column: str) -> Any:
-        """A field that must be there, though it may be empty.
+        """A field that must exist, though it may be empty.
 
         Raises:
-            UserError: There is no such column.
+            UserError: The row has no such column.
         """
         if column not in self.fields:
             known = ", ".join(map(repr, self.fields)) or "none"
@@ -53,20 +53,20 @@ class Row:
         return text
 
     def text(self, column: str) -> str:
-        """Text on one line; lists of text are joined, and what is null is empty."""
+        """Text on one line; lists of text are joined, and null becomes empty."""
         value = self.get(column)
         parts = value if isinstance(value, (list, tuple)) else [value]
         return " ".join(" ".join(str(part) for part in parts if part is not None).split())
 
 
-def read_rows(path: Path) -> Iterator[Row]:
-    """Stream the rows of a file; its kind is told by its name.
+def read_rows(path: Path) -> Iterator[SourceRow]:
+    """Stream the rows of a file; the suffix of its name decides how it is read.
 
     Args:
-        path: Ends in one of `SUFFIXES`; those of text also with `.gz` behind.
+        path: A file with one of `SUFFIXES`; text files may end in `.gz` after it.
 
     Raises:
-        UserError: No such file, an unknown kind, or a broken row (with its line).
+        UserError: The file does not exist, has an unknown suffix, or has a broken row (with its line).
     """
     suffix = _kind(path)
     if suffix == ".parquet":
@@ -80,7 +80,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Number (from 1) and text of every line of a text file, gzip-compressed or not, line ends kept.
 
     Raises:
-        UserError: It can not be read, is no UTF-8, or the compressed data is damaged (with the line).
+        UserError: The file cannot be read, is not UTF-8, or its compressed data is damaged (with the line).
     """
     number = 0
     try:
@@ -113,7 +113,7 @@ def _open(path: Path) -> io.TextIOBase:
     return path.open(encoding="utf-8-sig", newline="")
 
 
-def _read_table(path: Path, delimiter: str) -> Iterator[Row]:
+def _read_table(path: Path, delimiter: str) -> Iterator[SourceRow]:
     csv.field_size_limit(_MAX_FIELD_CHARS)
     reader = csv.reader((line for _, line in read_lines(path)), delimiter=delimiter)
     columns: list[str] | None = None
@@ -137,7 +137,7 @@ def _read_table(path: Path, delimiter: str) -> Iterator[Row]:
                 f"{path}, line {start}: {len(cells)} fields, but the header names {len(columns)} columns: "
                 "mend the line, or put fields that hold the separator in double quotes"
             )
-        yield Row(f"{path}, line {start}", dict(zip(columns, cells, strict=True)))
+        yield SourceRow(f"{path}, line {start}", dict(zip(columns, cells, strict=True)))
     if columns is None:
         raise UserError(f"{path} is empty: a first line with the names of the columns is needed")
 
@@ -149,7 +149,7 @@ def _header(path: Path, cells: Iterable[str]) -> list[str]:
     return columns
 
 
-def _read_jsonl(path: Path) -> Iterator[Row]:
+def _read_jsonl(path: Path) -> Iterator[SourceRow]:
     for number, line in read_lines(path):
         if not line.strip():
             continue
@@ -160,11 +160,11 @@ def _read_jsonl(path: Path) -> Iterator[Row]:
             reason = str(error).splitlines()[0]
             raise UserError(f"{place}: not a JSON object ({reason:.100}): mend or remove the line") from error
         if not isinstance(fields, dict):
-            raise UserError(f"{place}: a JSON {type(fields).__name__}, but one JSON object a line is needed")
-        yield Row(place, fields)
+            raise UserError(f"{place}: a JSON {type(fields).__name__}, but each line must be a JSON object")
+        yield SourceRow(place, fields)
 
 
-def _read_parquet(path: Path) -> Iterator[Row]:
+def _read_parquet(path: Path) -> Iterator[SourceRow]:
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -174,7 +174,7 @@ def _read_parquet(path: Path) -> Iterator[Row]:
             for batch in file.iter_batches(_PARQUET_ROWS):
                 for fields in batch.to_pylist():
                     number += 1
-                    yield Row(f"{path}, row {number}", fields)
+                    yield SourceRow(f"{path}, row {number}", fields)
     except pa.ArrowInvalid as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{path} is no readable Parquet file ({reason:.100}): write it again") from error

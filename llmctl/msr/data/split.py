@@ -14,22 +14,21 @@ LEFT_OUT = -1
 
 
 def split_users(last_times: NDArray[np.float64], settings: SplitSettings, seed: int) -> NDArray[np.int8]:
-    """Which split each user belongs to.
+    """Assign each user to a split.
 
-    By user, at random: users of the test are new to whoever learned from the training users. By time: users
-    in the order of their last interaction, so that nothing that is learned from happened after the first
-    item that is to be predicted.
+    By user: at random, so that models have not been trained on test users. By time: in the order of the
+    users' last interactions, so that no training interaction is later than the first item to predict.
 
     Args:
         last_times: (U,) time of each user's last interaction.
         settings: Shares and limits.
-        seed: Of the run.
+        seed: Seed of the run.
 
     Returns:
-        (U,) places in `SPLITS`; `LEFT_OUT` where a limit leaves a user out of every split.
+        (U,) indices into `SPLITS`; `LEFT_OUT` where a limit leaves a user out of every split.
 
     Raises:
-        UserError: A split that is asked for would have no users.
+        UserError: A split with a share above 0 would have no users.
     """
     total = len(last_times)
     train, valid = round(total * settings.train), round(total * settings.valid)
@@ -45,11 +44,11 @@ def split_users(last_times: NDArray[np.float64], settings: SplitSettings, seed: 
     order = rng.permutation(total) if settings.by == "user" else np.argsort(last_times, kind="stable")
     splits = np.full(total, LEFT_OUT, np.int8)
     start = 0
-    for place, name in enumerate(SPLITS):
+    for number, name in enumerate(SPLITS):
         users = order[start : start + sizes[name]]
         start += sizes[name]
         limit = {"valid": settings.max_valid, "test": settings.max_test}.get(name)
         if limit is not None and limit < len(users):
             users = rng.choice(users, limit, replace=False)
-        splits[users] = place
+        splits[users] = number
     return splits

@@ -1,4 +1,4 @@
-"""Prepared data in a run's folder, as Parquet; written whole or not at all, read a few users at a time."""
+"""Parquet files of prepared data: written whole or not at all, and read a few users at a time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from llmctl.msr.types import CandidateList, History, Item
 from llmctl.runs.chunks import cut
 from llmctl.runs.parquet import new_parquet, open_parquet
 
-_ROWS = 2048  # of a row group: what is held in memory at a time
+_ROWS = 2048  # rows per row group, which is what is held in memory at a time
 
 ITEMS = {"id": "string", "title": "string", "text": "string", "image": "string"}
 HISTORIES = {"user": "string", "items": "list<string>", "timestamps": "list<double>"}
@@ -21,7 +21,7 @@ SCORES = {"user": "string", "item": "string", "label": "int8", "score": "double"
 
 
 class StoredList(NamedTuple):
-    """A candidate list, and whether its user is for validation or test."""
+    """A candidate list, and the split of its user: "valid" or "test"."""
 
     split: str
     candidates: CandidateList
@@ -38,14 +38,14 @@ def write_table(
     Args:
         path: The file.
         columns: Their types by name: string, double, int8, or list<...> of these.
-        rows: Values in the order of the columns; consumed as they are written.
-        metadata: Key-value pairs to put beside the data; may be filled while the rows are consumed.
+        rows: Values in the order of the columns; consumed while they are written.
+        metadata: Key-value pairs stored with the data; may be filled while the rows are consumed.
 
     Returns:
-        How many rows.
+        The number of rows.
 
     Raises:
-        UserError: The disk refused; an old file is untouched.
+        UserError: The disk refused; an older file stays as it was.
     """
     import pyarrow as pa
 
@@ -64,9 +64,9 @@ def read_table(path: Path, columns: Mapping[str, str]) -> Iterator[dict[str, Any
     """Stream the rows of a Parquet file that `write_table` wrote.
 
     Raises:
-        UserError: It can not be read, or lacks a column.
+        UserError: The file cannot be read, or lacks a column.
     """
-    with open_parquet(path, "make it anew") as file:
+    with open_parquet(path, "write it again") as file:
         missing = [name for name in columns if name not in file.schema_arrow.names]
         if missing:
             raise UserError(f"{path} has no column {missing[0]!r}: it is not a file of this kind")
@@ -86,7 +86,7 @@ def read_histories(path: Path) -> Iterator[History]:
 
 
 def write_candidates(path: Path, lists: Iterable[StoredList], data_version: str) -> str:
-    """Store candidate lists with the version of their data and their hash.
+    """Store candidate lists with their hash and the version of their data.
 
     Returns:
         The hash.
@@ -111,12 +111,13 @@ def read_candidates(path: Path) -> Iterator[StoredList]:
 
 
 def verify_candidates(path: Path, data_version: str) -> str:
-    """The hash of stored lists, if they belong to the data and are as they were written.
+    """The hash of stored lists, after checking that they belong to the data and were not changed.
 
     Raises:
-        UserError: They were made from other data (both versions are named), were changed, or can't be read.
+        UserError: The lists were made from other data (both versions are named), were changed, or cannot be
+            read.
     """
-    with open_parquet(path, "make it anew") as file:
+    with open_parquet(path, "write it again") as file:
         stored = {key.decode(): value.decode() for key, value in (file.metadata.metadata or {}).items()}
     if not {"data_version", "candidate_hash"} <= set(stored):
         raise UserError(f"{path} holds no candidate lists of llmctl: give a candidates.parquet of a run")

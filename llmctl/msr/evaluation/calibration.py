@@ -1,4 +1,4 @@
-"""Whether a probability of yes means what it says."""
+"""Calibration: how well predicted probabilities of yes agree with outcomes."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from numpy.typing import ArrayLike
 
 
 @dataclass(frozen=True)
-class Bin:
-    """Predictions of one stretch of probability."""
+class CalibrationBin:
+    """The predictions in one interval of probability."""
 
-    low: float  # of the stretch; the last one holds its upper end as well
-    high: float
-    count: int
-    probability: float | None  # their mean; None where there are none
-    rate: float | None  # share of them that were true
+    low: float  # lower end of the interval
+    high: float  # upper end, which belongs to the last interval only
+    count: int  # number of predictions
+    probability: float | None  # mean prediction; None where there are none
+    rate: float | None  # share of the predictions that came true
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """How far predicted probabilities are from what came true."""
+    """How far predicted probabilities are from outcomes."""
 
-    n: int  # predictions
-    base_rate: float  # share of them that were true
+    n: int  # number of predictions
+    base_rate: float  # share of the predictions that came true
     ece: float
-    """Expected calibration error: mean distance of probability and rate over the bins, by their counts."""
+    """Expected calibration error: distance of probability and rate, averaged over bins by their counts."""
     brier: float
     """Mean squared distance of probability and outcome."""
-    bins: tuple[Bin, ...]
+    bins: tuple[CalibrationBin, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -38,25 +38,25 @@ class Calibration:
 
 
 def calibrate(probabilities: ArrayLike, labels: ArrayLike, bins: int = 10) -> Calibration:
-    """Compare probabilities of yes with outcomes, in bins of equal width.
+    """Compare predicted probabilities with outcomes, in bins of equal width.
 
     Naeini, Cooper, Hauskrecht, "Obtaining Well Calibrated Probabilities Using Bayesian Binning" (AAAI 2015)
     for the ECE; Brier, "Verification of forecasts expressed in terms of probability" (1950). A model that
-    was tuned on one negative a positive expects a base rate of one half: on lists of 1 and 20 it says yes
-    too readily, and this shows it.
+    was trained on one negative per positive expects a base rate of one half: on lists of 1 positive and 20
+    negatives its probabilities are too high, which this shows.
 
     Args:
-        probabilities: Any shape, each in 0 .. 1.
-        labels: The same shape, 1 where the item was chosen, else 0.
-        bins: How many.
+        probabilities: Of any shape, each between 0 and 1.
+        labels: Of the same shape, 1 where the item was chosen, else 0.
+        bins: The number of bins.
 
     Raises:
-        ValueError: There are none, the shapes differ, or a value is outside its range.
+        ValueError: There are no predictions, the shapes differ, or a value is outside its range.
     """
     p, y = np.asarray(probabilities, float), np.asarray(labels)
     if p.shape != y.shape or not p.size:
         raise ValueError(
-            f"probabilities of shape {p.shape} and labels of shape {y.shape}: one each is needed"
+            f"probabilities of shape {p.shape} and labels of shape {y.shape}: give one label each"
         )
     p, y = p.reshape(-1), y.reshape(-1)
     if not ((p >= 0) & (p <= 1)).all():  # also where it is NaN
@@ -70,7 +70,7 @@ def calibrate(probabilities: ArrayLike, labels: ArrayLike, bins: int = 10) -> Ca
     sums = np.bincount(which, p, bins)
     trues = np.bincount(which, y, bins)
     found = tuple(
-        Bin(float(lo), float(hi), int(n), float(s / n) if n else None, float(t / n) if n else None)
+        CalibrationBin(float(lo), float(hi), int(n), float(s / n) if n else None, float(t / n) if n else None)
         for lo, hi, n, s, t in zip(edges[:-1], edges[1:], counts, sums, trues, strict=True)
     )
     return Calibration(

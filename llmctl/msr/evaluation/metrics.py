@@ -1,7 +1,7 @@
-"""AUC, HR, MRR and NDCG with the expected rank under ties, their intervals, and their level by chance.
+"""AUC, HR, MRR and NDCG with the expected rank under ties, their intervals, and their value by chance.
 
-Items with the same score as the true one could stand before or after it. The rank of the true item is
-then uniform over the tied places, and each metric is its exact mean over them: the order in which a list
+Items with the same score as the true item could be ranked before or after it. The rank of the true item is
+taken as uniform over the tied ranks, and each metric is its exact mean over them: the order in which a list
 is written has no influence.
 """
 
@@ -21,24 +21,24 @@ PerUser = dict[str, NDArray[np.float64]]
 
 @dataclass(frozen=True)
 class RankCounts:
-    """Where the true item of each of U users stands among the others."""
+    """The rank of the true item of each of U users among the other items, ties counted apart."""
 
-    greater: NDArray[np.int64]  # (U,) others with a greater score
-    equal: NDArray[np.int64]  # (U,) others with the same score
-    others: NDArray[np.int64]  # (U,) all others
+    greater: NDArray[np.int64]  # (U,) other items with a higher score
+    equal: NDArray[np.int64]  # (U,) other items with the same score
+    others: NDArray[np.int64]  # (U,) all other items
 
     @classmethod
     def join(cls, parts: Sequence[RankCounts]) -> RankCounts:
-        """The counts of several groups of users, in order."""
+        """Concatenate the counts of several groups of users."""
         return cls(*(np.concatenate([getattr(p, n) for p in parts]) for n in ("greater", "equal", "others")))
 
 
 def rank_counts(scores: ArrayLike, labels: ArrayLike) -> RankCounts:
-    """Place the true item among the candidates.
+    """Rank the true item among the candidates.
 
     Args:
-        scores: (U, N) the greater the better.
-        labels: (U, N) 1 for the true item, else 0; one true item a row.
+        scores: (U, N) scores, higher is better.
+        labels: (U, N) 1 for the true item, else 0; one true item per row.
 
     Raises:
         ValueError: The shapes differ, a score is NaN, or a row has not exactly one true item.
@@ -51,18 +51,18 @@ def rank_counts(scores: ArrayLike, labels: ArrayLike) -> RankCounts:
     is_true = y == 1
     if len(bad := np.flatnonzero((is_true.sum(1) != 1) | ((y != 0) & ~is_true).any(1))):
         raise ValueError(f"row {int(bad[0])} of the labels must have one 1, and 0 elsewhere")
-    return place_target(s, s[is_true], np.ones(s.shape, bool))
+    return rank_target(s, s[is_true], np.ones(s.shape, bool))
 
 
-def place_target(
+def rank_target(
     scores: NDArray[np.floating], target: NDArray[np.floating], is_ranked: NDArray[np.bool_]
 ) -> RankCounts:
-    """Place a true item among those that are ranked, itself included.
+    """Rank a true item among the items that take part.
 
     Args:
-        scores: (U, N).
+        scores: (U, N) scores, higher is better.
         target: (U,) score of each row's true item.
-        is_ranked: (U, N) true where an item takes part; the true one must.
+        is_ranked: (U, N) true where an item takes part; the true item must take part.
     """
     own = target[:, None]
     greater = ((scores > own) & is_ranked).sum(1)
@@ -73,13 +73,13 @@ def place_target(
 def user_metrics(counts: RankCounts, cutoffs: Sequence[int] = CUTOFFS) -> PerUser:
     """Each metric of each user, by expected rank.
 
-    With g others above and e tied, the rank r is uniform on g+1 .. g+e+1. AUC is the chance that the true
-    item beats another, ties counting one half. HR@k is 1 where r <= k, MRR@k is 1/r there, and NDCG@k is
-    1/log2(r+1) there (one relevant item, so the ideal gain is 1); each 0 below.
+    With g other items above and e tied, the rank r is uniform on g+1 .. g+e+1. AUC is the probability that
+    the true item is ranked above another item, ties counting one half. HR@k is 1, MRR@k is 1/r, and NDCG@k is
+    1/log2(r+1) where r <= k (one relevant item, so the ideal gain is 1); each is 0 where r > k.
 
     Args:
-        counts: Of U users.
-        cutoffs: k of HR, MRR and NDCG.
+        counts: Rank counts of U users.
+        cutoffs: The k of HR, MRR and NDCG.
 
     Returns:
         (U,) values by name: auc, hr@k, mrr@k, ndcg@k.
@@ -98,16 +98,16 @@ def user_metrics(counts: RankCounts, cutoffs: Sequence[int] = CUTOFFS) -> PerUse
 
 
 def summarize(values: PerUser, seed: int = 0) -> dict[str, Estimate]:
-    """Mean of each metric over users, with a bootstrap interval by user."""
+    """Mean of each metric over users, with a bootstrap interval over users."""
     return {name: bootstrap_mean(numbers, seed=seed) for name, numbers in values.items()}
 
 
 def chance_levels(candidates: int, cutoffs: Sequence[int] = CUTOFFS) -> dict[str, float]:
-    """Each metric of a recommender that guesses: exact, not sampled.
+    """Each metric of a random ranking: exact, not sampled.
 
     Args:
         candidates: N, the true item included.
-        cutoffs: k of HR, MRR and NDCG.
+        cutoffs: The k of HR, MRR and NDCG.
     """
     one = np.array([candidates - 1])
     all_tied = RankCounts(np.array([0]), one, one)
@@ -117,16 +117,16 @@ def chance_levels(candidates: int, cutoffs: Sequence[int] = CUTOFFS) -> dict[str
 def compare(
     first: Mapping[str, ArrayLike], second: Mapping[str, ArrayLike], seed: int = 0
 ) -> dict[str, Estimate]:
-    """First minus second, metric by metric, with a paired bootstrap by user.
+    """First minus second, metric by metric, with a paired bootstrap over users.
 
     Args:
-        first: (U,) values by name, as `user_metrics` gives them.
-        second: The same users in the same order.
-        seed: Of the bootstrap.
+        first: (U,) values by metric, as `user_metrics` gives them.
+        second: The same for the same users in the same order.
+        seed: Seed of the bootstrap.
 
     Raises:
-        ValueError: They have other metrics, or other numbers of users.
+        ValueError: The two have different metrics, or different numbers of users.
     """
     if list(first) != list(second):
-        raise ValueError(f"metrics {', '.join(first)} can not be compared with {', '.join(second)}")
+        raise ValueError(f"metrics {', '.join(first)} cannot be compared with {', '.join(second)}")
     return {name: paired_bootstrap(first[name], second[name], seed) for name in first}

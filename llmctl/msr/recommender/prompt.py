@@ -1,7 +1,7 @@
-"""The recommender's question, the rows it is trained on, and the tokens that answer it.
+"""The recommender's prompt, its training examples, and the tokens that answer it.
 
-A row is a user, a candidate and the reply: yes for what the user chose next, no for an item that the user
-never touched. Loss is on the reply alone.
+A training example is a user, a candidate and the answer: yes for the item that the user chose next, no for
+an item that the user never interacted with. The loss is on the answer alone.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import numpy as np
 from llmctl.errors import UserError
 from llmctl.messages import Conversation
 from llmctl.msr import prompts
-from llmctl.msr.settings import Arm
-from llmctl.msr.summaries.users import Wording
+from llmctl.msr.settings import RecommenderArm
+from llmctl.msr.summaries.wording import Wording
 from llmctl.msr.types import History
 from llmctl.pictures import read_picture
 from llmctl.sampling.common import derive_seed
@@ -24,29 +24,29 @@ from llmctl.sampling.common import derive_seed
 
 @dataclass(frozen=True)
 class Case:
-    """A user to recommend to: what is known of the preferences, and the whole history."""
+    """A user to recommend to."""
 
     user: str
-    preferences: str
-    history: History  # before the target
+    preferences: str  # the summary, or the list of items where there is none
+    history: History  # without the target
 
 
 @dataclass(frozen=True)
 class Question:
-    """How an arm asks about a candidate."""
+    """How an arm prompts for a candidate."""
 
-    arm: Arm
+    arm: RecommenderArm
     wording: Wording
-    images: Mapping[str, str] = field(default_factory=dict)  # files that can be read, for the image variant
+    images: Mapping[str, str] = field(default_factory=dict)  # readable files by item, for the image variant
     max_side: int = 672
 
-    def ask(self, case: Case, item: str) -> Conversation:
-        """The conversation for a candidate, its picture opened where the arm shows it."""
-        return [{"role": "user", "content": self._content(case, item, self._opened(item))}]
+    def conversation(self, case: Case, item: str) -> Conversation:
+        """The prompt for a candidate, with its picture opened where the arm shows it."""
+        return [{"role": "user", "content": self._content(case, item, self._image(item))}]
 
-    def row(self, case: Case, item: str, answer: str) -> list[dict[str, Any]]:
-        """The messages of a training row, its picture named where the arm shows it."""
-        content = self._content(case, item, self._named(item))
+    def training_messages(self, case: Case, item: str, answer: str) -> list[dict[str, Any]]:
+        """The messages of a training example, with the path of its picture where the arm shows it."""
+        content = self._content(case, item, self._image_path(item))
         return [{"role": "user", "content": content}, {"role": "assistant", "content": answer}]
 
     def _content(self, case: Case, item: str, picture: dict[str, Any] | None) -> Any:
@@ -55,49 +55,61 @@ class Question:
         if picture is None:
             return prompts.fill(template, fields)
         before, after = template.split("{candidate}", 1)
-        said = self.wording.title(item)  # the picture says the rest
+        title = self.wording.title(item)  # the picture takes the place of the description
         parts = [{"type": "text", "text": prompts.fill(before, fields)}, picture]
-        return [*parts, {"type": "text", "text": said + prompts.fill(after, fields)}]
+        return [*parts, {"type": "text", "text": title + prompts.fill(after, fields)}]
 
-    def _opened(self, item: str) -> dict[str, Any] | None:
+    def _image(self, item: str) -> dict[str, Any] | None:
         if item not in self.images:
             return None
         found = read_picture(self.images[item], max_side=self.max_side)
         return None if found.image is None else {"type": "image", "image": found.image}
 
-    def _named(self, item: str) -> dict[str, Any] | None:
+    def _image_path(self, item: str) -> dict[str, Any] | None:
         if item not in self.images:
             return None
         return {"type": "image", "path": self.images[item], "max_side": self.max_side}
 
 
+@dataclass(frozen=True)
+class TrainingRow:
+    """A training example of the recommender."""
+
+    messages: list[dict[str, Any]]
+    epoch: int  # from 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """A line of data/rows-<arm>.jsonl, whose key "pass" is the epoch."""
+        return {"messages": self.messages, "pass": self.epoch}
+
+
 def training_rows(
-    question: Question, cases: Iterable[tuple[Case, str]], items: Sequence[str], passes: int, seed: int
-) -> Iterator[dict[str, Any]]:
-    """Rows of several passes over the users.
+    question: Question, cases: Iterable[tuple[Case, str]], items: Sequence[str], epochs: int, seed: int
+) -> Iterator[TrainingRow]:
+    """Training examples of several epochs over the users.
 
     Args:
-        question: How candidates are asked about.
+        question: How the arm prompts for candidates.
         cases: Training users, each with the item that was chosen next; read once.
-        items: The catalogue, that negatives are drawn from.
-        passes: How many times; one pass where negatives are fixed, which the trainer then repeats.
-        seed: Of the run. A user's negatives depend on it, the user and the pass, not on who else there is.
+        items: The catalogue that negatives are drawn from.
+        epochs: The number of epochs; 1 where negatives are fixed, which the trainer then repeats.
+        seed: Seed of the run. A user's negatives depend on it, the user and the epoch, not on other users.
 
     Raises:
-        UserError: A user has touched all items.
+        UserError: A user has interacted with too many items.
     """
     known = list(cases)
     n = question.arm.recommender.negatives_per_positive
-    for number in range(passes):
+    for number in range(epochs):
         for case, target in known:
             touched = {*case.history.items, target}
-            yield {"messages": question.row(case, target, prompts.YES), "pass": number}
+            yield TrainingRow(question.training_messages(case, target, prompts.YES), number)
             for item in draw_negatives(items, touched, n, derive_seed(seed, "negatives", number, case.user)):
-                yield {"messages": question.row(case, item, prompts.NO), "pass": number}
+                yield TrainingRow(question.training_messages(case, item, prompts.NO), number)
 
 
 def draw_negatives(items: Sequence[str], touched: set[str], n: int, seed: int) -> list[str]:
-    """Items that a user never touched, each as likely as any other.
+    """Items that a user never interacted with, drawn uniformly.
 
     Raises:
         UserError: There are too few.
@@ -106,8 +118,8 @@ def draw_negatives(items: Sequence[str], touched: set[str], n: int, seed: int) -
     found: dict[str, None] = {}
     if len(items) - len(touched) < n:
         raise UserError(
-            f"a user has touched {len(touched):,} of {len(items):,} items, which leaves fewer than the {n} "
-            "negatives that are needed: lower recommender.negatives_per_positive, or loosen filters"
+            f"a user has interacted with {len(touched):,} of {len(items):,} items, which leaves fewer than "
+            f"the {n} negatives that are needed: lower recommender.negatives_per_positive, or loosen filters"
         )
     while len(found) < n:
         item = items[int(rng.integers(len(items)))]
@@ -118,7 +130,7 @@ def draw_negatives(items: Sequence[str], touched: set[str], n: int, seed: int) -
 
 @dataclass(frozen=True)
 class AnswerTokens:
-    """The tokens of a vocabulary that mean yes, and those that mean no."""
+    """The tokens of a vocabulary that are a spelling of yes, and those that are a spelling of no."""
 
     yes: tuple[int, ...]
     no: tuple[int, ...]
@@ -129,13 +141,13 @@ class AnswerTokens:
         return (*self.yes, *self.no)
 
     def probability(self, logprobs: Sequence[float]) -> tuple[float, float]:
-        """P(yes) against no, and the share of all probability that is on either.
+        """The probability of yes against no, and the share of all probability that is on either.
 
         P(yes) = sum of p over spellings of yes / (that sum + the sum over spellings of no), where the public
         code of MLLM-MSR reads one spelling of each.
 
         Args:
-            logprobs: Natural logs, in the order of `ids`.
+            logprobs: Log-probabilities (natural log) of the tokens, in the order of `ids`.
         """
         values = np.asarray(logprobs, dtype=np.float64)
         yes = np.logaddexp.reduce(values[: len(self.yes)])
@@ -144,11 +156,11 @@ class AnswerTokens:
 
 
 def find_answer_tokens(tokenizer: Any, model: str) -> AnswerTokens:
-    """Every token that is yes or no, in any case, with or without a blank before it.
+    """Find every token that is yes or no, in upper or lower case, with or without a blank before it.
 
     Args:
-        tokenizer: Of the model.
-        model: Its name, for the message.
+        tokenizer: The tokenizer of the model.
+        model: The name of the model, for the message.
 
     Raises:
         UserError: The vocabulary lacks one of the two as a token of its own.

@@ -1,7 +1,7 @@
-"""Recommend to one user of a run: score items that the user never touched, and give the reason.
+"""Recommend items to one user of a run, with the preferences that the model was shown as the reason.
 
-Asking about a whole catalogue would take a language model hours, so a cheap model chooses the items that
-are asked about: those that users with a like history chose, then the most popular ones.
+Scoring a whole catalogue would take a language model hours, so cheap baselines choose a pool of items to
+score: items that users with a similar history chose, then the most popular ones.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 
 from llmctl.errors import UserError
-from llmctl.msr.baselines.counting import ItemKNN, Popularity
-from llmctl.msr.phases import Phases, open_recommender, score_chunk, tokenizer_of
+from llmctl.msr.baselines.item_knn import ItemKNN
+from llmctl.msr.baselines.popularity import Popularity
+from llmctl.msr.recommender.examples import CaseReader
 from llmctl.msr.recommender.prompt import Case, find_answer_tokens
-from llmctl.msr.settings import Arm
+from llmctl.msr.recommender.scoring import open_recommender, score_chunk, tokenizer_of
+from llmctl.msr.settings import RecommenderArm
 from llmctl.msr.types import CandidateList
 
 
@@ -26,69 +28,81 @@ class Recommendation:
 
     item: str
     title: str
-    said: str  # of its picture, where the arm reads that
-    yes: float  # P(yes)
+    description: str  # of its picture, where the arm shows it; else empty
+    yes: float  # probability of yes
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, under the keys of the first version of the format."""
+        return {"item": self.item, "title": self.title, "said": self.description, "yes": self.yes}
 
 
 @dataclass(frozen=True)
 class Recommendations:
-    """What is recommended to a user, and why."""
+    """The items recommended to a user, and the reason."""
 
     user: str
     arm: str
-    preferences: str  # the reason: what the model was told of the user
-    asked: int  # items that were scored
+    preferences: str  # the reason: the preferences that the model was shown
+    scored: int  # number of items that were scored
     items: tuple[Recommendation, ...]  # the best first
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {**vars(self), "items": [vars(item) for item in self.items]}
+        """Plain values for JSON, under the keys of the first version of the format."""
+        return {
+            "user": self.user,
+            "arm": self.arm,
+            "preferences": self.preferences,
+            "asked": self.scored,
+            "items": [item.to_dict() for item in self.items],
+        }
 
 
-def recommend_to(phases: Phases, arm: Arm, user: str, top: int = 10, pool: int = 100) -> Recommendations:
-    """The items that an arm's model says yes to most.
+def recommend_to(
+    reader: CaseReader, arm: RecommenderArm, user: str, top: int = 10, pool: int = 100
+) -> Recommendations:
+    """The items with the highest probability of yes under an arm's model.
 
     Args:
-        phases: Of the run; the arm is trained, unless its recipe trains none.
+        reader: Of the run; the arm is trained, unless its recipe has no training.
         arm: Which recommender.
         user: A training or test user of the run.
-        top: Items wanted.
-        pool: Items that are asked about.
+        top: The number of items to return.
+        pool: The number of items to score.
 
     Raises:
-        UserError: No such user, or the arm is not trained yet.
+        UserError: There is no such user, or the arm is not trained yet.
     """
     if pool < top:
         raise UserError(
             f"--pool is {pool} and --top is {top}, but items are chosen from the pool: raise --pool"
         )
-    case = phases.case_of(arm, user)
-    items = tuple(choose_pool(phases, case, pool))
+    case = reader.case_of(arm, user)
+    items = tuple(choose_pool(reader, case, pool))
     candidates = CandidateList(user, items, (0,) * len(items))
-    sampler = open_recommender(arm, None if arm.recommender.train is None else phases.trained(arm))
+    sampler = open_recommender(arm, None if arm.recommender.train is None else reader.trained(arm))
     try:
         tokens = find_answer_tokens(tokenizer_of(sampler), arm.recommender.model)
-        (record,) = score_chunk(sampler, tokens, phases.question(arm), [(case, candidates)])
+        (ranked,) = score_chunk(sampler, tokens, reader.question(arm), [(case, candidates)])
     finally:
         sampler.close()
-    said = phases.wording(arm).said
-    order = np.argsort(-np.array(record["yes"]), kind="stable")[:top]
+    descriptions = reader.wording(arm).descriptions
+    order = np.argsort(-np.array(ranked.yes), kind="stable")[:top]
     best = tuple(
-        Recommendation(item, phases.titles[item], said.get(item, ""), record["yes"][place])
-        for place, item in ((place, items[place]) for place in order)
+        Recommendation(item, reader.titles[item], descriptions.get(item, ""), ranked.yes[position])
+        for position, item in ((position, items[position]) for position in order)
     )
     return Recommendations(user, arm.name, case.preferences, len(items), best)
 
 
-def choose_pool(phases: Phases, case: Case, size: int) -> Iterator[str]:
-    """Items that the user never touched, likely ones first."""
-    items = list(phases.prepared.items())
+def choose_pool(reader: CaseReader, case: Case, size: int) -> Iterator[str]:
+    """Items that the user never interacted with, likely ones first."""
+    items = list(reader.prepared.items())
     neighbours, popular = ItemKNN(items), Popularity(items)
     for baseline in (neighbours, popular):
-        baseline.fit(phases.prepared.sequences("train"))
+        baseline.fit(reader.prepared.sequences("train"))
     near, often = neighbours.score_items(case.history), popular.score_items(case.history)
     touched = set(case.history.items)
-    ranked = (items[place].id for place in np.lexsort((-often, -near)))
+    ranked = (items[index].id for index in np.lexsort((-often, -near)))
     for number, item in enumerate(item for item in ranked if item not in touched):
         if number == size:
             return

@@ -1,0 +1,1 @@
+"""Summaries of items and users by language models, and the cache that runs share."""

@@ -1,8 +1,8 @@
-"""What a model once said to an input, kept across runs by the content of the question.
+"""The cache of summaries: answers of models, kept across runs by the content of the conversation.
 
 A key is the hash of the model's fingerprint, the engine, the conversation (pictures by their bytes) and
-the sampling settings, seed included. So an answer found here is the answer that would be computed. One
-SQLite file holds them all; several processes may use it at once, and one that is killed leaves it whole.
+the sampling settings, seed included. So a cached answer is the answer that would be computed. One SQLite
+file holds all entries; several processes may use it at once, and a killed process leaves it intact.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from llmctl.models import cache_dir
 from llmctl.msr.settings import CacheSettings
 from llmctl.sampling.types import Settings
 
-_WAIT_S = 60.0  # for another process that writes
-_KEPT = 0.9  # of the limit, after the oldest entries were dropped
-_ROW_BYTES = 200  # of an entry beside its text: key, times, index
-_ASKED_AT_ONCE = 500  # keys in one query; SQLite allows 999 variables at least
+_WAIT_S = 60.0  # longest wait for another process that writes
+_KEPT = 0.9  # share of the limit that is kept when entries are dropped
+_ROW_BYTES = 200  # size of an entry beside its text: key, times, index
+_KEYS_PER_QUERY = 500  # SQLite allows at least 999 variables
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS answers (
@@ -38,14 +38,14 @@ CREATE INDEX IF NOT EXISTS by_use ON answers (used);
 
 
 class SummaryCache:
-    """Texts by key, bounded in size; the least recently used go first.
+    """Texts by key, limited in size; the least recently used entries are dropped first.
 
     Args:
-        path: The file; it and its folder are made where they are missing.
-        max_bytes: Of all entries; 0 keeps none, and touches no file.
+        path: The file; it and its folder are created where they are missing.
+        max_bytes: Most bytes of all entries; 0 keeps none, and creates no file.
 
     Raises:
-        UserError: The file is no such cache, or can not be written.
+        UserError: The file is no such cache, or cannot be written.
     """
 
     def __init__(self, path: Path, max_bytes: int) -> None:
@@ -55,7 +55,7 @@ class SummaryCache:
         if max_bytes > 0:
             with self._errors():
                 path.parent.mkdir(parents=True, exist_ok=True)
-                # autocommit: a transaction begins where we say so
+                # autocommit: transactions begin explicitly
                 self._connection = sqlite3.connect(path, timeout=_WAIT_S, isolation_level=None)
                 self._connection.execute("PRAGMA journal_mode=WAL")
                 self._connection.execute("PRAGMA synchronous=NORMAL")
@@ -63,17 +63,17 @@ class SummaryCache:
 
     @classmethod
     def open(cls, settings: CacheSettings) -> SummaryCache:
-        """The cache that a recipe names; without a name, one in llmctl's own cache folder."""
+        """The cache at the recipe's path; without a path, one in llmctl's own cache folder."""
         path = settings.path or cache_dir() / "msr" / "summaries.sqlite"
         return cls(path, int(settings.megabytes * 2**20))
 
     def get(self, keys: Sequence[str]) -> dict[str, str]:
-        """The texts that are there; they count as used now."""
+        """The cached texts among the keys; they count as used now."""
         found: dict[str, str] = {}
         with self._transaction() as connection:
             if connection is not None:
-                for start in range(0, len(keys), _ASKED_AT_ONCE):
-                    part = keys[start : start + _ASKED_AT_ONCE]
+                for start in range(0, len(keys), _KEYS_PER_QUERY):
+                    part = keys[start : start + _KEYS_PER_QUERY]
                     marks = ",".join("?" * len(part))
                     query = f"SELECT key, text FROM answers WHERE key IN ({marks})"
                     found |= dict(connection.execute(query, part).fetchall())
@@ -85,7 +85,7 @@ class SummaryCache:
         return found
 
     def put(self, texts: Mapping[str, str]) -> None:
-        """Keep texts, all of them or none; what another process put there meanwhile stays."""
+        """Store texts, all of them or none; an entry that another process stored meanwhile stays."""
         with self._transaction() as connection:
             if connection is None:
                 return
@@ -101,7 +101,7 @@ class SummaryCache:
             return 0 if connection is None else _total(connection)
 
     def close(self) -> None:
-        """Let go of the file; calling it twice is harmless."""
+        """Close the file; calling this twice is harmless."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -116,7 +116,7 @@ class SummaryCache:
         self.close()
 
     def _shrink(self, connection: sqlite3.Connection) -> None:
-        """Drop the least recently used until there is some room again."""
+        """Drop the least recently used entries until there is room again."""
         if (total := _total(connection)) <= self.max_bytes:
             return
         spare, last = total - int(self.max_bytes * _KEPT), None
@@ -128,7 +128,7 @@ class SummaryCache:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection | None]:
-        """All of the block or nothing; other processes wait."""
+        """Run the block as one transaction; other processes wait."""
         if self._connection is None:
             yield None
             return
@@ -147,18 +147,18 @@ class SummaryCache:
             yield
         except (sqlite3.Error, OSError) as error:
             raise UserError(
-                f"the cache of summaries {self.path} can not be used ({error}): remove it, give another "
+                f"the cache of summaries {self.path} cannot be used ({error}): remove it, give another "
                 "cache.path, or set cache.megabytes=0"
             ) from error
 
 
 def answer_key(identity: Mapping[str, Any], conversation: Conversation, settings: Settings) -> str:
-    """The name of an answer.
+    """The key of an answer.
 
     Args:
-        identity: What answers: the model's fingerprint, its engine, dtype and quantization.
-        conversation: What is asked.
-        settings: How it is sampled.
+        identity: The model's fingerprint, its engine, dtype and quantization.
+        conversation: The prompt.
+        settings: How the answer is sampled.
 
     Returns:
         64 hexadecimal digits.
@@ -171,7 +171,7 @@ def _content(value: Any) -> Any:
     """A mapping as a dict, a picture by its size and pixels.
 
     Raises:
-        TypeError: It is neither.
+        TypeError: The value is neither.
     """
     if isinstance(value, Mapping):
         return dict(value)

@@ -1,4 +1,4 @@
-"""A model that is asked for summaries: opened when an answer is not in the cache, and not before."""
+"""A model behind the cache of summaries; it is loaded when an answer is missing from the cache."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from llmctl.sampling.common import Closing, render
 from llmctl.sampling.open import choose_engine
 from llmctl.sampling.settings import EngineSettings
 
-_DECIDING = ("dtype", "quantization", "base_url")  # options of an engine that may change an answer
+_DECIDING = ("dtype", "quantization", "base_url")  # options of an engine that can change an answer
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model said, or why it said nothing."""
+    """The text of a model's answer, or the reason why there is none."""
 
     text: str
     error: str | None = None
 
 
-class Asker(Closing):
-    """Asks one model, through the cache.
+class CachedModel(Closing):
+    """Samples from one model, through the cache.
 
-    Equal questions have equal answers: they are asked once, and the sample depends on the question and the
-    seed alone, not on who else is asked beside.
+    Equal conversations have equal answers: they are sampled once, and a sample depends on the conversation
+    and the seed alone, not on the rest of the batch.
 
     Args:
         model: Alias, folder or Hub name.
-        engine: Its engine.
+        engine: The engine that runs it.
         cache: Where answers are kept.
-        sampler: One that is open already, in place of opening one; the asker does not close it.
+        sampler: An open sampler to use in place of opening one; it is not closed here.
     """
 
     def __init__(
@@ -50,8 +50,8 @@ class Asker(Closing):
         self._context: int | None = None
         self.identity = self._identify()
 
-    def ask(self, conversations: Sequence[Conversation], settings: Settings) -> list[Answer]:
-        """One answer a conversation, in order; failures of the engine are kept out of the cache.
+    def complete(self, conversations: Sequence[Conversation], settings: Settings) -> list[Answer]:
+        """One answer per conversation, in order; failures of the engine are not cached.
 
         Raises:
             UserError: A conversation does not fit into the model's context.
@@ -74,7 +74,7 @@ class Asker(Closing):
         return [found[key] for key in keys]
 
     def fits(self, conversation: Conversation, max_tokens: int) -> bool:
-        """Whether a conversation of text leaves room for its reply; true where that can not be told."""
+        """Whether a conversation of text leaves room for its answer; true where the context is not known."""
         if self._given is not None or self._engine.engine == "server":
             return True
         if self._tokenizer is None:
@@ -90,7 +90,7 @@ class Asker(Closing):
 
     @property
     def sampler(self) -> Sampler:
-        """The engine, opened at the first use."""
+        """The sampler, opened at the first use."""
         if self._given is not None:
             return self._given
         if self._own is None:
@@ -98,13 +98,13 @@ class Asker(Closing):
         return self._own
 
     def close(self) -> None:
-        """Free the engine's memory; it is opened again where it is needed again."""
+        """Free the sampler's memory; it is opened again at the next use."""
         if self._own is not None:
             self._own.close()
             self._own = None
 
     def _identify(self) -> dict[str, Any]:
-        """What decides the answers beside the question and the settings."""
+        """What determines an answer beside the conversation and the sampling settings."""
         if self._given is not None:
             return {"engine": self._given.info.engine, "model": self._given.info.model}
         engine = choose_engine(self._engine.engine)[0]

@@ -1,21 +1,21 @@
-"""Item summaries: each picture is described once, and what can not be described falls back to text.
+"""Item summaries: a model describes each picture once; items without a description fall back to their text.
 
-journal/items.jsonl     a chunk of items a line; of each its summary, and why there is none
+journal/items.jsonl     one ItemSummary per item, a chunk of items per line
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Self
 
 from llmctl.errors import UserError
 from llmctl.models.description import reads_images
 from llmctl.msr import prompts
-from llmctl.msr.data.prepare import Prepared
-from llmctl.msr.data.stored import Journals
-from llmctl.msr.settings import ItemSettings
-from llmctl.msr.summaries.cached_llm import Asker
+from llmctl.msr.data.prepared import Journals, PreparedData
+from llmctl.msr.settings import ItemSummarySettings
+from llmctl.msr.summaries.cached_llm import CachedModel
 from llmctl.msr.types import Item
 from llmctl.pictures import read_picture
 from llmctl.runs import Run, progress
@@ -24,29 +24,52 @@ from llmctl.runs.timing import timed
 from llmctl.sampling import Settings
 
 JOURNAL = "items"
+# What the journal holds as the status of an item; otherwise it is why its picture cannot be read.
 DESCRIBED, SAID_NOTHING, FAILED = "described", "model said nothing", "engine failed"
 
-T = TypeVar("T")
+
+@dataclass(frozen=True)
+class ItemSummary:
+    """The description of an item's picture."""
+
+    item: str
+    summary: str  # empty where there is none
+    status: str  # DESCRIBED, or the reason why there is no description
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Self:
+        """Read a record of the journal."""
+        return cls(record["item"], record["summary"], record["status"])
+
+    def to_record(self) -> dict[str, Any]:
+        """The record of the journal."""
+        return asdict(self)
 
 
 def summarize_items(
-    run: Run, settings: ItemSettings, prepared: Prepared, asker: Asker, seed: int, *, quiet: bool = False
+    run: Run,
+    settings: ItemSummarySettings,
+    prepared: PreparedData,
+    model: CachedModel,
+    seed: int,
+    *,
+    quiet: bool = False,
 ) -> dict[str, int]:
-    """Describe the pictures of a run's items; does only what its journal lacks.
+    """Describe the pictures of a run's items; chunks that are in the journal are not described again.
 
     Args:
         run: Open.
-        settings: How.
+        settings: Prompt, sampling and limits.
         prepared: The run's data.
-        asker: Of the vision-language model.
-        seed: Of the run; with temperature 0 it plays no part.
-        quiet: No progress.
+        model: The vision-language model.
+        seed: Seed for sampling; unused at temperature 0.
+        quiet: Show no progress.
 
     Returns:
-        How many items were described, and how many fell back to text for which reason.
+        The number of items by status, the most frequent first.
     """
-    book, total = run.journal(JOURNAL), int(prepared.facts["items"])
-    how = Settings(
+    book, total = run.journal(JOURNAL), prepared.summary.items
+    sampling = Settings(
         temperature=settings.temperature, top_p=settings.top_p, max_tokens=settings.max_tokens, seed=seed
     )
     done = min(total, len(book) * settings.chunk)
@@ -55,37 +78,42 @@ def summarize_items(
             if (key := f"chunk-{number}") in book:
                 continue
             with timed(run, f"{JOURNAL}/{key}"):
-                book.append_many(key, describe_chunk(chunk, settings, asker, how))
+                found = describe_chunk(chunk, settings, model, sampling)
+                book.append_many(key, [one.to_record() for one in found])
             bar.advance(len(chunk))
     return item_counts(run)
 
 
 def describe_chunk(
-    chunk: Sequence[Item], settings: ItemSettings, asker: Asker, how: Settings
-) -> list[dict[str, Any]]:
-    """A record an item, in order: `item`, `summary` (may be empty), `status`."""
-    records: dict[str, dict[str, Any]] = {}
-    asked = {}
+    chunk: Sequence[Item], settings: ItemSummarySettings, model: CachedModel, sampling: Settings
+) -> list[ItemSummary]:
+    """One summary per item, in order; all pictures are described in one batch."""
+    problems: dict[str, str | None] = {}
+    conversations = {}
     for item in chunk:
         picture = read_picture(item.image, max_side=settings.max_side, max_megapixels=settings.max_megapixels)
-        records[item.id] = {"item": item.id, "summary": "", "status": picture.problem or DESCRIBED}
+        problems[item.id] = picture.problem
         if picture.image is not None:
-            question = prompts.fill(settings.prompt, {"title": item.title})
-            parts = [{"type": "image", "image": picture.image}, {"type": "text", "text": question}]
-            asked[item.id] = [{"role": "user", "content": parts}]
-    answers = asker.ask(list(asked.values()), how) if asked else []
-    for item_id, answer in zip(asked, answers, strict=True):
+            text = prompts.fill(settings.prompt, {"title": item.title})
+            parts = [{"type": "image", "image": picture.image}, {"type": "text", "text": text}]
+            conversations[item.id] = [{"role": "user", "content": parts}]
+    answers = model.complete(list(conversations.values()), sampling) if conversations else []
+    described = {}
+    for item_id, answer in zip(conversations, answers, strict=True):
         text = " ".join(answer.text.split())
         failed = FAILED if answer.error is not None else SAID_NOTHING
-        records[item_id] |= {"summary": text} if text else {"status": failed}
-    return list(records.values())
+        described[item_id] = ItemSummary(item_id, text, DESCRIBED if text else failed)
+    return [
+        described.get(item_id) or ItemSummary(item_id, "", problem or DESCRIBED)
+        for item_id, problem in problems.items()
+    ]
 
 
 def check_reads_images(vlm: str) -> None:
-    """Refuse a model that has no input for pictures, before any of them is opened.
+    """Refuse a model without image input, before any picture is opened.
 
     Raises:
-        UserError: It has none, or is not there.
+        UserError: The model takes no images, or is missing.
     """
     if not reads_images(vlm):
         raise UserError(
@@ -94,22 +122,27 @@ def check_reads_images(vlm: str) -> None:
         )
 
 
-def item_counts(run: Run) -> dict[str, int]:
-    """Items by what became of their pictures, most first."""
-    return dict(Counter(record["status"] for record in run.journal(JOURNAL)).most_common())
+def item_summaries(run: Journals) -> Iterator[ItemSummary]:
+    """The item summaries of a run, in the order of the items."""
+    return (ItemSummary.from_record(record) for record in run.journal(JOURNAL))
 
 
-def descriptions(run: Journals, prepared: Prepared) -> dict[str, str]:
-    """What is said of each item beside its title: of its picture, or else its own text; may be empty."""
-    summaries = {record["item"]: record["summary"] for record in run.journal(JOURNAL)}
+def item_counts(run: Journals) -> dict[str, int]:
+    """The number of items by status, the most frequent first."""
+    return dict(Counter(one.status for one in item_summaries(run)).most_common())
+
+
+def descriptions(run: Journals, prepared: PreparedData) -> dict[str, str]:
+    """The description of each item: that of its picture, or else the item's own text, which may be empty."""
+    summaries = {one.item: one.summary for one in item_summaries(run)}
     return {item.id: summaries.get(item.id) or item.text for item in prepared.items()}
 
 
-def fallback_sentence(counts: dict[str, int]) -> str:
-    """The counts in words, for terminals and reports."""
+def fallback_sentence(counts: Mapping[str, int]) -> str:
+    """The counts of `item_counts` as a sentence, for terminals and reports."""
     others = {status: n for status, n in counts.items() if status != DESCRIBED}
-    said = f"{counts.get(DESCRIBED, 0):,} pictures described"
+    described = f"{counts.get(DESCRIBED, 0):,} pictures described"
     if not others:
-        return f"{said}, no item fell back to its text."
+        return f"{described}, no item fell back to its text."
     reasons = ", ".join(f"{status}: {n:,}" for status, n in others.items())
-    return f"{said}; {sum(others.values()):,} items fell back to their text ({reasons})."
+    return f"{described}; {sum(others.values()):,} items fell back to their text ({reasons})."

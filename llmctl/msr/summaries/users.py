@@ -1,62 +1,72 @@
-"""User summaries: what a user likes, from what the user chose (MLLM-MSR, user summarizer).
+"""User summaries: what a user prefers, from the history (the user summarizer of MLLM-MSR).
 
-Recurrent: the history is read in blocks; each summary is made from the one before and the next block. All
-users of a chunk go through their blocks in lockstep, so a block is one call of the engine. Direct: the
-whole history at once. Every summary is kept with the block it was made from, so that drift can be read.
+Recurrent: the history is read in blocks, and each summary is made from the previous summary and the next
+block. All users of a chunk are read in lockstep, so a block of the chunk is one call of the engine. Direct:
+the whole history at once. Every summary is kept with its block, so that one can read how it changed.
 
-journal/users-<arm>.jsonl     a block of a chunk of users a line; of each user the items and the summary
+journal/users-<arm>.jsonl     one UserBlock per user, a block of a chunk of users per line
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
 from llmctl.messages import Conversation
 from llmctl.msr import prompts
-from llmctl.msr.settings import UserSettings
-from llmctl.msr.summaries.cached_llm import Asker
+from llmctl.msr.settings import UserSummarySettings
+from llmctl.msr.summaries.cached_llm import CachedModel
+from llmctl.msr.summaries.items import SAID_NOTHING
+from llmctl.msr.summaries.wording import Wording
 from llmctl.msr.types import History
 from llmctl.runs import Journal, Run, progress
 from llmctl.runs.chunks import cut
 from llmctl.runs.timing import timed
 from llmctl.sampling import Settings
 
-
-@dataclass(frozen=True)
-class Wording:
-    """How items are put into words."""
-
-    titles: Mapping[str, str]
-    said: Mapping[str, str] = field(default_factory=dict)  # of each item beside its title; may lack items
-    title_chars: int = prompts.TITLE_CHARS  # of a title at most
-    text_chars: int = prompts.TEXT_CHARS  # of what is said beside it at most
-
-    def line(self, item: str) -> str:
-        """An item on one line."""
-        return self._line(item, self.said.get(item, ""))
-
-    def title(self, item: str) -> str:
-        """An item's title alone, on one line."""
-        return self._line(item, "")
-
-    def _line(self, item: str, said: str) -> str:
-        return prompts.item_line(self.titles[item], said, self.title_chars, self.text_chars)
-
-    def list(self, items: Sequence[str]) -> str:
-        """Items, one a line."""
-        return prompts.item_list([self.line(item) for item in items])
+TOO_LONG = "block does not fit"
 
 
 @dataclass(frozen=True)
-class Summarizer:
-    """Who is asked about users, and how."""
+class UserBlock:
+    """A block of a user's history, and the summary after it."""
 
-    settings: UserSettings  # its mode is recurrent or direct
+    user: str
+    block: int  # from 0
+    items: tuple[str, ...]
+    summary: str
+    dropped: int = 0  # oldest items of the block that were left out, so that the prompt fits
+    problem: str | None = None  # why the summary is still the previous one
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Self:
+        """Read a record of the journal."""
+        return cls(
+            record["user"],
+            record["block"],
+            tuple(record["items"]),
+            record["summary"],
+            record.get("dropped", 0),
+            record.get("problem"),
+        )
+
+    def to_record(self) -> dict[str, Any]:
+        """The record of the journal; `dropped` and `problem` stand there only where there is one."""
+        plain = {"user": self.user, "block": self.block, "items": self.items, "summary": self.summary}
+        dropped = {"dropped": self.dropped} if self.dropped else {}
+        problem = {"problem": self.problem} if self.problem else {}
+        return plain | dropped | problem
+
+
+@dataclass(frozen=True)
+class UserSummarizer:
+    """A model that summarizes users, and how it is prompted."""
+
+    settings: UserSummarySettings  # its mode is recurrent or direct
     wording: Wording
-    asker: Asker  # of the language model
-    seed: int  # of the run
+    model: CachedModel
+    seed: int
 
     @property
     def sampling(self) -> Settings:
@@ -64,10 +74,27 @@ class Summarizer:
         s = self.settings
         return Settings(temperature=s.temperature, top_p=s.top_p, max_tokens=s.max_tokens, seed=self.seed)
 
+    def conversation(self, items: Sequence[str], summary: str) -> Conversation:
+        """The prompt for a block: with the summary so far, where there is one."""
+        template = self.settings.next_prompt if summary else self.settings.first_prompt
+        text = prompts.fill(template, {"summary": summary, "items": self.wording.list(items)})
+        return [{"role": "user", "content": text}]
+
+    def fitting_conversation(self, items: Sequence[str], summary: str) -> tuple[Conversation | None, int]:
+        """The prompt with as many of the last items as fit, and the number of items left out.
+
+        The prompt is None where not even one item fits.
+        """
+        for dropped in range(len(items)):
+            conversation = self.conversation(items[dropped:], summary)
+            if self.model.fits(conversation, self.settings.max_tokens):
+                return conversation, dropped
+        return None, len(items)
+
 
 @dataclass
-class Reader:
-    """A user while the history is being read."""
+class UserState:
+    """A user while the history is read block by block."""
 
     user: str
     blocks: list[tuple[str, ...]]
@@ -79,115 +106,88 @@ def summarize_users(
     name: str,
     histories: Iterable[History],
     total: int,
-    summarizer: Summarizer,
+    summarizer: UserSummarizer,
     *,
     quiet: bool = False,
 ) -> None:
-    """Sum up what users like; does only what its journal lacks.
+    """Summarize users; blocks that are in the journal are not summarized again.
 
     Args:
         run: Open.
-        name: Of the journal.
-        histories: What came before each user's target, always in the same order.
-        total: How many.
-        summarizer: Who is asked, and how.
-        quiet: No progress.
+        name: Name of the journal.
+        histories: What came before each user's target; in the same order at every start.
+        total: The number of histories.
+        summarizer: The model, and how it is prompted.
+        quiet: Show no progress.
     """
     book = run.journal(name)
-    label = f"sum up users ({name.removeprefix('users-')})"
+    label = f"summarize users ({name.removeprefix('users-')})"
     with progress(total, label, "users", quiet=quiet) as bar:
         for number, chunk in enumerate(cut(histories, summarizer.settings.chunk)):
-            readers = [Reader(h.user, blocks_of(h, summarizer.settings)) for h in chunk]
-            _read_chunk(run, book, number, readers, summarizer)
+            states = [UserState(h.user, blocks_of(h, summarizer.settings)) for h in chunk]
+            _summarize_chunk(run, book, number, states, summarizer)
             bar.advance(len(chunk))
 
 
-def blocks_of(history: History, settings: UserSettings) -> list[tuple[str, ...]]:
-    """The blocks that a history is read in; one where all is read at once."""
+def blocks_of(history: History, settings: UserSummarySettings) -> list[tuple[str, ...]]:
+    """The blocks that a history is read in; one block where all is read at once."""
     items = history.items if settings.history is None else history.items[-settings.history :]
     size = settings.block if settings.mode == "recurrent" else len(items)
     return list(map(tuple, cut(items, max(size, 1))))
 
 
-def _read_chunk(
-    run: Run, book: Journal, number: int, readers: Sequence[Reader], summarizer: Summarizer
+def _summarize_chunk(
+    run: Run, book: Journal, number: int, states: Sequence[UserState], summarizer: UserSummarizer
 ) -> None:
-    """All blocks of a chunk of users, in lockstep; what is journalled is read back."""
-    longest = max(len(reader.blocks) for reader in readers)
-    keys = [block_key(number, place) for place in range(longest)]
+    """Summarize all blocks of a chunk of users, in lockstep; journalled blocks are read back."""
+    longest = max(len(state.blocks) for state in states)
+    keys = [block_key(number, block) for block in range(longest)]
     if keys[-1] in book:
         return
     if keys[0] in book:  # killed within the chunk: the summaries so far are needed
-        last = {r["user"]: r["summary"] for r in book if r["key"] in keys}
-        for reader in readers:
-            reader.summary = last.get(reader.user, "")
-    for place, key in enumerate(keys):
+        last = {record["user"]: record["summary"] for record in book if record["key"] in keys}
+        for state in states:
+            state.summary = last.get(state.user, "")
+    for block, key in enumerate(keys):
         if key not in book:
             with timed(run, f"{book.path.stem}/{key}"):
-                active = [reader for reader in readers if len(reader.blocks) > place]
-                book.append_many(key, read_block(active, place, summarizer))
+                active = [state for state in states if len(state.blocks) > block]
+                book.append_many(key, [one.to_record() for one in summarize_block(active, block, summarizer)])
 
 
-def read_block(readers: Sequence[Reader], place: int, summarizer: Summarizer) -> list[dict[str, Any]]:
-    """One block of every user, in one call; the readers hold the new summaries afterwards.
+def summarize_block(states: Sequence[UserState], block: int, summarizer: UserSummarizer) -> list[UserBlock]:
+    """Summarize one block of every user, in one call; the states hold the new summaries afterwards.
 
-    A model that says nothing, or fails, leaves a user's summary as it was, and the record says why. Where a
-    block does not fit into the context, its oldest items are left out and counted.
-
-    Returns:
-        A record a user: `user`, `block` (from 0), `items`, `summary`, and `dropped` or `problem` where there
-        is something to tell.
+    Where the model returns nothing or fails, a user's summary stays as it was, and the result has the
+    reason. Where a block does not fit into the context, its oldest items are left out and counted.
     """
-    questions = [fitting_question(reader, place, summarizer) for reader in readers]
-    asked = [question for question, _ in questions if question is not None]
-    answers = iter(summarizer.asker.ask(asked, summarizer.sampling) if asked else [])
-    records = []
-    for reader, (question, dropped) in zip(readers, questions, strict=True):
-        items = reader.blocks[place]
-        record: dict[str, Any] = {"user": reader.user, "block": place, "items": items}
-        problem = "block does not fit" if question is None else None
-        if question is not None:
+    prompted = [summarizer.fitting_conversation(state.blocks[block], state.summary) for state in states]
+    conversations = [conversation for conversation, _ in prompted if conversation is not None]
+    answers = iter(summarizer.model.complete(conversations, summarizer.sampling) if conversations else [])
+    found = []
+    for state, (conversation, dropped) in zip(states, prompted, strict=True):
+        problem: str | None = TOO_LONG
+        if conversation is not None:
             answer = next(answers)
             text = " ".join(answer.text.split())
-            problem = answer.error or (None if text else "model said nothing")
-            reader.summary = text or reader.summary
-        record["summary"] = reader.summary
-        records.append(
-            record | ({"dropped": dropped} if dropped else {}) | ({"problem": problem} if problem else {})
-        )
-    return records
+            problem = answer.error or (None if text else SAID_NOTHING)
+            state.summary = text or state.summary
+        found.append(UserBlock(state.user, block, state.blocks[block], state.summary, dropped, problem))
+    return found
 
 
-def fitting_question(reader: Reader, place: int, summarizer: Summarizer) -> tuple[Conversation | None, int]:
-    """What is asked about a block, with as many of its last items as fit, and how many were left out."""
-    items = reader.blocks[place]
-    for dropped in range(len(items)):
-        question = ask_about(items[dropped:], reader.summary, summarizer)
-        if summarizer.asker.fits(question, summarizer.settings.max_tokens):
-            return question, dropped
-    return None, len(items)
-
-
-def ask_about(items: Sequence[str], summary: str, summarizer: Summarizer) -> Conversation:
-    """The question for a block: with the summary so far, where there is one."""
-    settings = summarizer.settings
-    template = settings.next_prompt if summary else settings.first_prompt
-    text = prompts.fill(template, {"summary": summary, "items": summarizer.wording.list(items)})
-    return [{"role": "user", "content": text}]
-
-
-def block_key(chunk: int, place: int) -> str:
-    """The name of a block of a chunk in the journal."""
-    return f"chunk-{chunk}/block-{place}"
+def block_key(chunk: int, block: int) -> str:
+    """The journal key of a block of a chunk."""
+    return f"chunk-{chunk}/block-{block}"
 
 
 def iterate_summaries(book: Journal, chunk: int, users: Iterable[str]) -> Iterator[str]:
-    """The last summary of users in the order of `summarize_users`, a chunk of them in memory at a time.
+    """The last summary of each user; a chunk of users is in memory at a time.
 
     Args:
-        book: The journal; its chunks follow one another.
-        chunk: Users of a chunk.
-        users: In order.
+        book: The journal of `summarize_users`, whose chunks follow one another.
+        chunk: Users per chunk.
+        users: In the order in which they were summarized.
     """
     lines = iter(book)
     waiting = next(lines, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from llmctl.reach.search.config import Phase, Schedule
 from llmctl.reach.search.methods.registry import METHODS

@@ -5,7 +5,7 @@ import pytest
 
 from llmctl.errors import UserError
 from llmctl.msr.data.prepare import open_prepared, prepare_data
-from llmctl.msr.data.readers import Files
+from llmctl.msr.data.readers import FilePair
 from llmctl.msr.evaluation.metrics import chance_levels
 from llmctl.runs import Run
 from tests.msr.made_data import recipe_of, write_files
@@ -88,7 +88,7 @@ def test_killed_at_any_time_a_second_start_prepares_the_same(tmp_path, run_and_k
     files = write_files(tmp_path / "data")
     recipe = recipe_of(files)
     whole = prepared_in(tmp_path / "whole", recipe)
-    slow = Files.items
+    slow = FilePair.items
 
     def items(self):
         import time
@@ -97,7 +97,7 @@ def test_killed_at_any_time_a_second_start_prepares_the_same(tmp_path, run_and_k
             time.sleep(0.005)
             yield item
 
-    monkeypatch.setattr(Files, "items", items)
+    monkeypatch.setattr(FilePair, "items", items)
     for name in ("manifest.json", "data"):
         folder = tmp_path / f"killed-{name}"
         assert run_and_kill(lambda folder=folder: prepared_in(folder, recipe), (folder / name).exists)

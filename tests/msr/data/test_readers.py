@@ -8,7 +8,7 @@ from pyarrow import parquet
 from llmctl.errors import UserError
 from llmctl.msr.data.readers import open_source
 from llmctl.msr.data.rows import read_rows
-from llmctl.msr.recipe import DataSettings
+from llmctl.msr.recipe import SourceSettings
 from llmctl.msr.types import Event, Item
 
 
@@ -17,7 +17,7 @@ def source(tmp_path, interactions, items, **settings):
     for name, text in (interactions, items):
         (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
     paths = {"interactions": tmp_path / interactions[0], "items": tmp_path / items[0]}
-    return open_source(DataSettings.model_validate({**paths, **settings}))
+    return open_source(SourceSettings.model_validate({**paths, **settings}))
 
 
 ITEMS = ("items.csv", "item,title\nA,One\n")
@@ -118,10 +118,10 @@ def test_a_damaged_file_is_one_clear_error(tmp_path, name, data, message):
 def test_missing_files_and_folders_are_named_by_their_setting(tmp_path):
     (tmp_path / "a.csv").write_text("x\n")
     with pytest.raises(UserError, match=r"data\.items is .*none\.csv, which is not there"):
-        open_source(DataSettings(interactions=tmp_path / "a.csv", items=tmp_path / "none.csv"))
+        open_source(SourceSettings(interactions=tmp_path / "a.csv", items=tmp_path / "none.csv"))
     with pytest.raises(UserError, match=r"data\.interactions is .* is a folder"):
-        open_source(DataSettings(interactions=tmp_path, items=tmp_path / "a.csv"))
+        open_source(SourceSettings(interactions=tmp_path, items=tmp_path / "a.csv"))
     with pytest.raises(UserError, match=r"data\.images is .*no such folder"):
         open_source(
-            DataSettings(interactions=tmp_path / "a.csv", items=tmp_path / "a.csv", images=tmp_path / "no")
+            SourceSettings(interactions=tmp_path / "a.csv", items=tmp_path / "a.csv", images=tmp_path / "no")
         )

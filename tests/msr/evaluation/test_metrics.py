@@ -11,8 +11,8 @@ from llmctl.msr.evaluation.metrics import (
     RankCounts,
     chance_levels,
     compare,
-    place_target,
     rank_counts,
+    rank_target,
     summarize,
     user_metrics,
 )
@@ -86,7 +86,7 @@ def test_neither_order_nor_a_monotone_change_of_scores_matters(scores, random):
 
 def test_only_ranked_items_count():
     scores = np.array([[5.0, 4.0, 3.0, 9.0]])
-    counts = place_target(scores, np.array([3.0]), np.array([[True, False, True, True]]))
+    counts = rank_target(scores, np.array([3.0]), np.array([[True, False, True, True]]))
     assert (counts.greater[0], counts.equal[0], counts.others[0]) == (2, 0, 2)
     both = RankCounts.join([counts, counts])
     assert both.greater.tolist() == [2, 2]
@@ -123,7 +123,7 @@ def test_intervals_and_pairs_are_by_user():
     assert figure.n == 200 and figure.value == 0.8125 and figure.low < 0.8125 < figure.high
     gain = compare(first, second)["auc"]
     assert (gain.low, gain.value, gain.high) == pytest.approx((0.25, 0.25, 0.25))  # what is common cancels
-    with pytest.raises(ValueError, match="can not be compared"):
+    with pytest.raises(ValueError, match="cannot be compared"):
         compare(first, {"hr@3": second["auc"]})
 
 

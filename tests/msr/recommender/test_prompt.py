@@ -9,7 +9,7 @@ from PIL import Image
 
 from llmctl.errors import UserError
 from llmctl.models.tiny import answering_tokenizer, tiny_tokenizer
-from llmctl.msr.evaluation.comparisons import Comparison
+from llmctl.msr.evaluation.comparisons import ModelComparison
 from llmctl.msr.recommender.prompt import (
     AnswerTokens,
     Case,
@@ -18,8 +18,8 @@ from llmctl.msr.recommender.prompt import (
     find_answer_tokens,
     training_rows,
 )
-from llmctl.msr.settings import Arm, RecommenderSettings, UserSettings
-from llmctl.msr.summaries.users import Wording
+from llmctl.msr.settings import RecommenderArm, RecommenderSettings, UserSummarySettings
+from llmctl.msr.summaries.wording import Wording
 from llmctl.runs import Estimate
 from tests.msr.made_data import history
 
@@ -28,7 +28,7 @@ CASE = Case("u", "likes {candidate}", history("i1", "i2"))
 
 
 def question(**settings):
-    arm = Arm(name="a", users=UserSettings(), recommender=RecommenderSettings(**settings))
+    arm = RecommenderArm(name="a", users=UserSummarySettings(), recommender=RecommenderSettings(**settings))
     return Question(arm, Wording(TITLES, {"i3": "a red cup"}))
 
 
@@ -58,35 +58,36 @@ def test_the_score_is_the_share_of_yes_over_all_spellings():
 
 
 def test_a_candidate_comes_last_and_braces_in_what_is_known_fill_in_nothing():
-    (message,) = question().ask(CASE, "i3")
+    (message,) = question().conversation(CASE, "i3")
     before, after = message["content"].split("likes {candidate}")
     assert "preferences" in before and after.endswith("thing 3: a red cup\n\nAnswer yes or no.")
 
 
 def test_a_picture_stands_where_the_candidate_is_and_takes_the_place_of_its_description(tmp_path):
     Image.new("RGB", (9, 9), "red").save(tmp_path / "3.png")
-    arm = Arm(name="a", users=UserSettings(), recommender=RecommenderSettings(variant="image"))
+    arm = RecommenderArm(
+        name="a", users=UserSummarySettings(), recommender=RecommenderSettings(variant="image")
+    )
     asks = Question(arm, Wording(TITLES, {"i3": "a red cup"}), {"i3": str(tmp_path / "3.png")}, 64)
-    (message,) = asks.ask(CASE, "i3")
+    (message,) = asks.conversation(CASE, "i3")
     first, picture, last = message["content"]
     assert picture["image"].getpixel((0, 0)) == (255, 0, 0) and last["text"].startswith("thing 3\n\nAnswer")
     assert first["text"].endswith("next?\n")
-    row = asks.row(CASE, "i3", "yes")
+    row = asks.training_messages(CASE, "i3", "yes")
     assert row[0]["content"][1] == {"type": "image", "path": str(tmp_path / "3.png"), "max_side": 64}
     assert [first, last] == [row[0]["content"][0], row[0]["content"][2]]
-    assert isinstance(asks.ask(CASE, "i4")[0]["content"], str)  # without a picture: text
+    assert isinstance(asks.conversation(CASE, "i4")[0]["content"], str)  # without a picture: text
 
 
 def test_negatives_are_untouched_even_and_another_draw_in_every_pass():
-    rows = list(
-        training_rows(question(negatives_per_positive=2), [(CASE, "i3")] * 2, list(TITLES), 3, seed=0)
-    )
-    assert Counter(row["messages"][1]["content"] for row in rows) == {"yes": 6, "no": 12}
+    asks = question(negatives_per_positive=2)
+    rows = list(training_rows(asks, [(CASE, "i3")] * 2, list(TITLES), 3, seed=0))
+    assert Counter(row.messages[1]["content"] for row in rows) == {"yes": 6, "no": 12}
     drawn = Counter(draw_negatives(list(TITLES), {"i1", "i2"}, 1, seed)[0] for seed in range(5600))
     assert set(drawn) == set(TITLES) - {"i1", "i2"}
     assert max(abs(count - 200) for count in drawn.values()) < 5 * math.sqrt(200)
     assert len(set(draw_negatives(list(TITLES), {"i1"}, 29, 0))) == 29
-    with pytest.raises(UserError, match="a user has touched 1 of 30 items, which leaves fewer than the 30"):
+    with pytest.raises(UserError, match="interacted with 1 of 30 items, which leaves fewer than the 30"):
         draw_negatives(list(TITLES), {"i1"}, 30, 0)
 
 
@@ -95,9 +96,9 @@ def test_negatives_are_untouched_even_and_another_draw_in_every_pass():
     [(0.01, 0.2, "Shown: a beats b"), (-0.1, 0.2, "Not shown: a beats b"), (-0.3, -0.1, "The opposite is")],
 )
 def test_a_claim_is_said_as_the_measurement_leaves_it(low, high, begins):
-    found = Comparison("a beats b", "a", "b", {"auc": Estimate((low + high) / 2, low, high, 60)})
+    found = ModelComparison("a beats b", "a", "b", {"auc": Estimate((low + high) / 2, low, high, 60)})
     assert found.sentence.startswith(begins) and "60 users" in found.sentence
-    alone = Comparison("a beats b", "a", "b", {"auc": Estimate(0.1, None, None, 1)})
+    alone = ModelComparison("a beats b", "a", "b", {"auc": Estimate(0.1, None, None, 1)})
     assert alone.sentence.startswith("Not decided: a beats b")
 
 

@@ -84,7 +84,7 @@ def test_no_megabytes_is_no_cache_and_no_file(tmp_path):
 
 def test_a_file_of_another_kind_is_refused(tmp_path):
     (tmp_path / "c.sqlite").write_text("no database at all, but long enough to look at" * 30)
-    with pytest.raises(UserError, match="can not be used .*: remove it, give another cache.path"):
+    with pytest.raises(UserError, match="cannot be used .*: remove it, give another cache.path"):
         SummaryCache(tmp_path / "c.sqlite", 100)
 
 

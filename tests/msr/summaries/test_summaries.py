@@ -8,9 +8,9 @@ from llmctl import pictures
 from llmctl.errors import EngineError, UserError
 from llmctl.models.tiny import make_tiny_model, make_tiny_vlm
 from llmctl.msr.data.prepare import prepare_data
-from llmctl.msr.settings import ItemSettings, UserSettings
+from llmctl.msr.settings import ItemSummarySettings, UserSummarySettings
 from llmctl.msr.summaries.cache import SummaryCache
-from llmctl.msr.summaries.cached_llm import Asker
+from llmctl.msr.summaries.cached_llm import CachedModel
 from llmctl.msr.summaries.items import (
     DESCRIBED,
     FAILED,
@@ -20,7 +20,8 @@ from llmctl.msr.summaries.items import (
     fallback_sentence,
     summarize_items,
 )
-from llmctl.msr.summaries.users import Summarizer, Wording, blocks_of, iterate_summaries, summarize_users
+from llmctl.msr.summaries.users import UserSummarizer, blocks_of, iterate_summaries, summarize_users
+from llmctl.msr.summaries.wording import Wording
 from llmctl.runs import Run
 from llmctl.sampling.scripted import ScriptedSampler
 from llmctl.sampling.settings import EngineSettings
@@ -47,7 +48,7 @@ class Book:
             self.calls.append(len(conversations)),
             chat(conversations, how),
         )[1]
-        self.asker = Asker("scripted", ENGINE, cache, self.sampler)
+        self.asker = CachedModel("scripted", ENGINE, cache, self.sampler)
 
 
 def colour_of(conversation, seed=0):
@@ -67,7 +68,7 @@ def pictured(tmp_path):
 def test_each_picture_is_described_once_and_the_rest_falls_back_to_text(pictured):
     run, prepared = pictured
     book = Book(colour_of)
-    counts = summarize_items(run, ItemSettings(chunk=7), prepared, book.asker, 0, quiet=True)
+    counts = summarize_items(run, ItemSummarySettings(chunk=7), prepared, book.asker, 0, quiet=True)
     assert counts == {
         DESCRIBED: 35,
         pictures.NO_PICTURE: 2,
@@ -80,21 +81,21 @@ def test_each_picture_is_described_once_and_the_rest_falls_back_to_text(pictured
     assert said["i1"] == "a picture of 010207" and said["i36"] == "text of 36" and len(said) == 40
     said = fallback_sentence(counts)
     assert said.startswith("35 pictures described; 5 items fell back to their text (no picture named: 2, ")
-    summarize_items(run, ItemSettings(chunk=7), prepared, book.asker, 0, quiet=True)
+    summarize_items(run, ItemSummarySettings(chunk=7), prepared, book.asker, 0, quiet=True)
     assert len(book.asked) == 35
 
 
 def test_a_cut_off_journal_goes_on_where_it_was(pictured):
     run, prepared = pictured
     whole = Book(colour_of)
-    summarize_items(run, ItemSettings(chunk=7), prepared, whole.asker, 0, quiet=True)
+    summarize_items(run, ItemSummarySettings(chunk=7), prepared, whole.asker, 0, quiet=True)
     path = run.folder / "journal/items.jsonl"
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:3]) + lines[3][:40])  # killed while the fourth was written
     run.close()
     with Run.open(run.folder, recipe_of(run.folder.parent / "data"), "test") as again:
         rest = Book(colour_of)
-        summarize_items(again, ItemSettings(chunk=7), prepared, rest.asker, 0, quiet=True)
+        summarize_items(again, ItemSummarySettings(chunk=7), prepared, rest.asker, 0, quiet=True)
     assert path.read_bytes() == b"".join(lines) and len(rest.asked) == 35 - 3 * 7
 
 
@@ -102,11 +103,11 @@ def test_what_was_described_in_another_run_is_not_computed_again(pictured, tmp_p
     run, prepared = pictured
     with SummaryCache(tmp_path / "c.sqlite", 10**6) as cache:
         first = Book(colour_of, cache)
-        summarize_items(run, ItemSettings(), prepared, first.asker, 0, quiet=True)
+        summarize_items(run, ItemSummarySettings(), prepared, first.asker, 0, quiet=True)
         with Run.open(tmp_path / "other", recipe_of(tmp_path / "data"), "test") as other:
             second = Book(colour_of, cache)
             prepare_data(other, recipe_of(tmp_path / "data"))
-            summarize_items(other, ItemSettings(), prepared, second.asker, 0, quiet=True)
+            summarize_items(other, ItemSummarySettings(), prepared, second.asker, 0, quiet=True)
             assert (other.folder / "journal/items.jsonl").read_bytes() == (
                 run.folder / "journal/items.jsonl"
             ).read_bytes()
@@ -122,7 +123,7 @@ def test_a_model_that_fails_or_says_nothing_leaves_the_text(pictured):
             raise EngineError("out of order")
         return "" if colour.endswith("02040e") else colour
 
-    counts = summarize_items(run, ItemSettings(), prepared, Book(moody).asker, 0, quiet=True)
+    counts = summarize_items(run, ItemSummarySettings(), prepared, Book(moody).asker, 0, quiet=True)
     assert (counts[FAILED], counts[SAID_NOTHING], counts[DESCRIBED]) == (1, 1, 33)
     assert descriptions(run, prepared)["i1"] == "text of 1"
 
@@ -136,8 +137,8 @@ def test_a_model_without_an_eye_is_refused_before_any_work(tmp_path):
 def test_a_real_tiny_model_describes_pictures_the_same_way_again(pictured, tmp_path):
     run, prepared = pictured
     vlm = str(make_tiny_vlm(tmp_path / "v", initializer_range=0.3))
-    with Asker(vlm, ENGINE, NO_CACHE) as asker:
-        counts = summarize_items(run, ItemSettings(max_tokens=4), prepared, asker, 0, quiet=True)
+    with CachedModel(vlm, ENGINE, NO_CACHE) as asker:
+        counts = summarize_items(run, ItemSummarySettings(max_tokens=4), prepared, asker, 0, quiet=True)
     assert counts[DESCRIBED] + counts.get(SAID_NOTHING, 0) == 35
     first = run.journal("items")
     assert len({record["summary"] for record in first}) > 1
@@ -162,7 +163,7 @@ def retell(conversation, seed):
 
 def summarizer(script=retell, cache=NO_CACHE, **settings):
     book = Book(script, cache)
-    return book, Summarizer(UserSettings(**{"chunk": 3, **settings}), WORDS, book.asker, 0)
+    return book, UserSummarizer(UserSummarySettings(**{"chunk": 3, **settings}), WORDS, book.asker, 0)
 
 
 @pytest.fixture
@@ -191,7 +192,7 @@ def test_direct_reads_all_at_once_and_history_keeps_the_last(run):
     summarize_users(run, "users-a", HISTORIES, 5, who, quiet=True)
     assert book.calls == [3, 2]
     assert [r["summary"] for r in records_of(run)][:2] == ["3: a red cup,4,5,6", "3: a red cup,4"]
-    assert blocks_of(HISTORIES[0], UserSettings(history=4)) == [("i3", "i4", "i5"), ("i6",)]
+    assert blocks_of(HISTORIES[0], UserSummarySettings(history=4)) == [("i3", "i4", "i5"), ("i6",)]
 
 
 @pytest.mark.parametrize("kept", [0, 1, 2, 4])
@@ -251,7 +252,7 @@ def test_a_model_that_fails_on_a_block_leaves_the_summary_and_a_reason(run):
 
 def test_what_does_not_fit_loses_its_oldest_items_and_is_counted(run):
     _, who = summarizer(mode="direct")
-    who.asker.fits = lambda conversation, max_tokens: conversation[0]["content"].count("- thing") <= 3
+    who.model.fits = lambda conversation, max_tokens: conversation[0]["content"].count("- thing") <= 3
     summarize_users(run, "users-a", HISTORIES, 5, who, quiet=True)
     found = {r["user"]: r for r in records_of(run)}
     assert (found["u0"]["summary"], found["u0"]["dropped"]) == ("4,5,6", 4) and "dropped" not in found["u3"]
@@ -259,13 +260,13 @@ def test_what_does_not_fit_loses_its_oldest_items_and_is_counted(run):
 
 def test_a_block_that_never_fits_is_skipped_with_a_reason(run):
     book, who = summarizer()
-    who.asker.fits = lambda conversation, max_tokens: False
+    who.model.fits = lambda conversation, max_tokens: False
     summarize_users(run, "users-a", HISTORIES[:1], 1, who, quiet=True)
     assert book.asked == [] and {r["problem"] for r in records_of(run)} == {"block does not fit"}
 
 
 def test_a_real_models_context_decides_what_fits(tmp_path):
     model = str(make_tiny_model(tmp_path / "m"))  # a context of 1024
-    with Asker(model, ENGINE, NO_CACHE) as asker:
+    with CachedModel(model, ENGINE, NO_CACHE) as asker:
         assert asker.fits([{"role": "user", "content": "x" * 900}], 50)
         assert not asker.fits([{"role": "user", "content": "x" * 900}], 150)
