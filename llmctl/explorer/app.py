@@ -24,6 +24,7 @@ from llmctl.explorer import curves, episodes, questions
 from llmctl.explorer.guard import Guard
 from llmctl.explorer.library import Library, RunNotFound
 from llmctl.explorer.limits import Limits
+from llmctl.explorer.login import Login
 from llmctl.explorer.models import Models
 from llmctl.explorer.reach_set import ExploredSets
 from llmctl.explorer.requests import (
@@ -51,6 +52,7 @@ def make_app(
     *,
     host: str = "127.0.0.1",
     password: str | None = None,
+    token: str | None = None,
     warm_up: bool = False,
 ) -> Starlette:
     """The explorer as an ASGI application.
@@ -59,9 +61,10 @@ def make_app(
         library: The runs folder.
         models: Which models may be opened.
         limits: What a visitor may ask for.
-        host: What the server listens on; decides which Host names are answered.
-        password: Asked of every visitor.
-        warm_up: Load the default model at once, in a thread.
+        host: The address that the server listens on; it decides which Host names are answered.
+        password: The password that every visitor must give; None asks nobody.
+        token: The secret of a link that logs in once without the password.
+        warm_up: Whether to load the default model at once, in a thread.
     """
     limits = limits or Limits()
     scheduler = Scheduler(limits.running, limits.waiting, limits.questions)
@@ -97,7 +100,8 @@ def make_app(
         WebSocketRoute("/api/session", _socket(scheduler, models, limits, shelf)),
         Mount("/static", StaticFiles(directory=STATIC)),
     ]
-    guard = Middleware(Guard, host=host, password=password, body=limits.body)
+    login = None if password is None else Login(password, token)
+    guard = Middleware(Guard, host=host, login=login, body=limits.body)
     return Starlette(routes=routes, middleware=[guard])
 
 
