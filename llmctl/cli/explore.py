@@ -94,7 +94,7 @@ def explore(
 
 
 def _say(address: str, link: str | None, open_page: bool) -> None:
-    """Print the address of the page, once it can be opened, and the link that logs in without the password."""
+    """Print the address of the page, and the link that logs in without the password."""
     from llmctl.cli.output import print_text
 
     print_text(f"explorer: {address} (press Ctrl-C to stop)")

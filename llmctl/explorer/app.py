@@ -25,7 +25,7 @@ from llmctl.explorer.guard import Guard
 from llmctl.explorer.library import Library, RunNotFound
 from llmctl.explorer.limits import Limits
 from llmctl.explorer.login import Login
-from llmctl.explorer.models import Models
+from llmctl.explorer.models import Models, check_tokens
 from llmctl.explorer.reach_set import ExploredSets
 from llmctl.explorer.requests import (
     BoundRequest,
@@ -151,7 +151,11 @@ def _question(
     cls: type[PageRequest],
     answer: Callable[[Models, Any], Any],
 ) -> Endpoint:
-    return _asked(limits, cls, lambda order: scheduler.ask(lambda: answer(models, order)))
+    def answer_in_turn(order: Any) -> Any:
+        check_tokens(models, order, limits)
+        return answer(models, order)
+
+    return _asked(limits, cls, lambda order: scheduler.ask(lambda: answer_in_turn(order)))
 
 
 def _asked(limits: Limits, cls: type[PageRequest], answer: Callable[[Any], Any]) -> Endpoint:
@@ -170,6 +174,8 @@ async def _answer(work: Callable[[], Any]) -> Response:
         return _json({"error": str(error)}, 404)
     except LlmctlError as error:
         return _json({"error": str(error)}, 400)
+    except RecursionError:
+        return _json({"error": "the files of this run nest too deep to be shown"}, 400)
     except Exception as error:  # a defect: the page says so, the log has the traceback
         logger.exception("a question failed")
         return _json({"error": f"{type(error).__name__}: {error}"}, 500)

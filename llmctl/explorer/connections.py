@@ -39,7 +39,7 @@ class Connections:
         return len(self._waiting) + len(self._busy)
 
     def add(self, address: Any, connection: socket.socket) -> None:
-        """Count a new connection, and close the one that has waited for the longest where it is one too many."""
+        """Count a new connection; where it is one too many, close the one that has waited for the longest."""
         self._waiting[address] = connection
         if len(self._waiting) + len(self._busy) > self.most and len(self) > self.most:
             _, oldest = self._waiting.popitem(last=False)
@@ -120,7 +120,7 @@ def make_protocol(connections: Connections, patience_s: float) -> type[asyncio.P
             self._set_timer(is_waiting and not self.transport.is_closing())
 
         def _set_timer(self, is_on: bool) -> None:
-            """Start the timer, or end it. A timer that runs goes on: bytes that trickle in do not reset it."""
+            """Start or end the timer. A running one goes on: bytes that trickle in do not reset it."""
             if is_on and self._timer is None:
                 self._timer = self.loop.call_later(patience_s, self.transport.abort)
             elif not is_on and self._timer is not None:

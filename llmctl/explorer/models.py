@@ -16,6 +16,8 @@ from typing import Any
 
 from llmctl.errors import UserError
 from llmctl.explorer.library import Library
+from llmctl.explorer.limits import Limits
+from llmctl.explorer.requests import TEXTS, ModelRequest
 from llmctl.models import is_here, list_models
 from llmctl.runs.files import read_json
 
@@ -140,6 +142,23 @@ class Models:
         raise UserError(
             f"adapter {name!r} is not on offer: choose one of the list, or start the explorer with --adapter"
         )
+
+
+def check_tokens(models: Models, request: ModelRequest, limits: Limits) -> None:
+    """Hold the texts of a request to so many tokens of its model; the caller has its turn.
+
+    Raises:
+        UserError: A text has too many tokens, or the model may not be opened.
+    """
+    tokenizer = models.get(request.model, request.adapter).tokenizer
+    for name in TEXTS:
+        text = getattr(request, name, "")
+        count = len(tokenizer.encode(text, add_special_tokens=False)) if text else 0
+        if count > limits.tokens:
+            raise UserError(
+                f"the {name} has {count:,} tokens, but this explorer allows {limits.tokens:,} at most: "
+                "shorten it"
+            )
 
 
 def _short(name: str) -> str:

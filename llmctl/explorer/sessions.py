@@ -1,9 +1,8 @@
-"""A tab's socket: orders come in, news goes out, and when the tab goes its jobs go with it."""
+"""A tab's socket: requests come in, events go out, and when the tab is closed its jobs are stopped."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -12,17 +11,18 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from llmctl.errors import UserError
 from llmctl.explorer.limits import Limits
-from llmctl.explorer.models import Models
+from llmctl.explorer.models import Models, check_tokens
 from llmctl.explorer.reach_set import ExploredSets, explore_set
-from llmctl.explorer.requests import ChatRequest, PageRequest, SearchRequest, SetRequest, read_request
+from llmctl.explorer.requests import ChatRequest, ModelRequest, SearchRequest, SetRequest, read_request
 from llmctl.explorer.scheduler import Job, Scheduler
 from llmctl.runs.files import to_json
+from llmctl.trust import parse_json
 
 if TYPE_CHECKING:
     Work = Callable[[Job, Models, Any], None]
 
 
-def works(shelf: ExploredSets) -> dict[str, tuple[type[PageRequest], Work]]:
+def works(shelf: ExploredSets) -> dict[str, tuple[type[ModelRequest], Work]]:
     """What a job can be: the request that it takes, and what it does."""
     from llmctl.explorer.chat import converse
     from llmctl.explorer.search import search
@@ -76,7 +76,7 @@ class Session:
         try:
             if len(text.encode()) > self._limits.body:
                 raise UserError(f"the request is longer than {self._limits.body:,} bytes: shorten it")
-            message = json.loads(text)
+            message = parse_json(text)
             if not isinstance(message, dict):
                 raise UserError("the request is no JSON object")
             self._do(message)
@@ -109,9 +109,12 @@ class Session:
         request = read_request(cls, content, self._limits)
         if (old := self._jobs.get(kind)) is not None:
             old.stop()
-        job = Job(
-            self._scheduler, kind, name, lambda job: work(job, self._models, request), self._tell_from_thread
-        )
+
+        def check_then_work(job: Job) -> None:
+            check_tokens(self._models, request, self._limits)
+            work(job, self._models, request)
+
+        job = Job(self._scheduler, kind, name, check_then_work, self._tell_from_thread)
         job.start()
         self._jobs[kind] = job
 

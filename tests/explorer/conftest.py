@@ -90,7 +90,7 @@ def server(runs, tiny_model, embedded_model):
         order = json.dumps({"model": "smollm2-135m", "state": "warm"}).encode()
         headers = {"Content-Type": "application/json", "Origin": address}
         request = urllib.request.Request(f"{address}/api/next", order, headers)
-        with urllib.request.urlopen(request, timeout=290) as answer:
+        with urllib.request.urlopen(request, timeout=900) as answer:
             assert answer.status == 200
         yield address
     finally:

@@ -48,7 +48,7 @@ def test_a_curve_is_indexed_once_however_many_ask_at_a_time(tmp_path, monkeypatc
             made.append(path)
             super().__init__(path)
 
-    monkeypatch.setattr("llmctl.explorer.library.PairIndex", Counted)
+    monkeypatch.setattr("llmctl.explorer.library.PairIndex", Counted)  # looked up when a file is read
     library = Library(tmp_path)
     with ThreadPoolExecutor(8) as pool:
         totals = list(pool.map(lambda _: library.pairs("curve").total, range(16)))
