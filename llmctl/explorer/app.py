@@ -21,10 +21,10 @@ from starlette.websockets import WebSocket
 import llmctl
 from llmctl.errors import LlmctlError, UserError
 from llmctl.explorer import curves, episodes, questions
-from llmctl.explorer.guard import Guard
-from llmctl.explorer.library import Library, RunNotFound
+from llmctl.explorer.access.guard import Guard
+from llmctl.explorer.access.login import Login
+from llmctl.explorer.files.library import Library, RunNotFound
 from llmctl.explorer.limits import Limits
-from llmctl.explorer.login import Login
 from llmctl.explorer.models import Models, check_tokens
 from llmctl.explorer.reach_set import ExploredSets
 from llmctl.explorer.requests import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from llmctl.errors import UserError
-from llmctl.explorer.library import Library, reading
+from llmctl.explorer.files.library import Library, reading
 from llmctl.reach.curves.known import known_curve, published_names
 
 _PUBLISHED = "published:"

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from llmctl.errors import UserError
-from llmctl.explorer.library import Library, reading
+from llmctl.explorer.files.library import Library, reading
 from llmctl.rise.metrics import flows
 from llmctl.rise.recipe import RiseRecipe
 from llmctl.runs.recipe import parse_recipe

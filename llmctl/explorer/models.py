@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from llmctl.errors import UserError
-from llmctl.explorer.library import Library
+from llmctl.explorer.files.library import Library
 from llmctl.explorer.limits import Limits
 from llmctl.explorer.requests import TEXTS, ModelRequest
 from llmctl.models import is_here, list_models
@@ -112,7 +112,7 @@ class Models:
         return found
 
     def _load(self, model: str, adapter: Path | None) -> Open:
-        from llmctl.explorer.scheduler import watch
+        from llmctl.explorer.jobs import watch
         from llmctl.models.loading import load
         from llmctl.reach.scoring.scorer import check_model
 

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmctl.errors import UserError
-from llmctl.explorer.guard import is_loopback
+from llmctl.explorer.access.guard import is_loopback
 from llmctl.explorer.limits import Limits
 
 if TYPE_CHECKING:
     import uvicorn
 
-    from llmctl.explorer.connections import Listener
+    from llmctl.explorer.access.connections import Listener
 
 _SHORTEST, _LONGEST = 8, 256  # characters of a password
 _PING = 5.0  # seconds; a tab whose network is gone is noticed after one or two of these
@@ -86,9 +86,9 @@ def serve(settings: ServerSettings, ready: Callable[[str, str | None], None] | N
     Raises:
         UserError: The port is taken, the host is not this machine's, or the certificate cannot be used.
     """
+    from llmctl.explorer.access.login import make_token
     from llmctl.explorer.app import make_app
-    from llmctl.explorer.library import Library
-    from llmctl.explorer.login import make_token
+    from llmctl.explorer.files.library import Library
     from llmctl.explorer.models import Models
 
     _check_certificate(settings)
@@ -125,8 +125,8 @@ def make_server(app: Any, settings: ServerSettings, listener: Listener) -> uvico
     """
     import uvicorn
 
-    from llmctl.explorer.connections import BACKLOG, Connections, make_protocol
-    from llmctl.explorer.log_limit import limit_logs
+    from llmctl.explorer.access.connections import BACKLOG, Connections, make_protocol
+    from llmctl.explorer.access.log_limit import limit_logs
 
     listener.connections = Connections(settings.limits.connections)
     config = uvicorn.Config(
@@ -155,7 +155,7 @@ def listen(host: str, port: int) -> Listener:
     Raises:
         UserError: The port is taken, or the host is not this machine's.
     """
-    from llmctl.explorer.connections import Listener
+    from llmctl.explorer.access.connections import Listener
 
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = Listener(family, socket.SOCK_STREAM)

@@ -47,7 +47,7 @@ def make_client(runs, tiny_model):
     from starlette.testclient import TestClient
 
     from llmctl.explorer.app import make_app
-    from llmctl.explorer.library import Library
+    from llmctl.explorer.files.library import Library
     from llmctl.explorer.models import Models
 
     def make(limits=None, **options):

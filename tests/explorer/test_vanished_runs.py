@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from llmctl.explorer import library
-from llmctl.explorer.pair_index import PairIndex
+from llmctl.explorer.files import library
+from llmctl.explorer.files.pair_index import PairIndex
 
 VIEWS = {
     "curve": ("curve", "metrics.json"),

@@ -18,7 +18,7 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 _SPARE = 64  # file descriptors that are left for files, models and the libraries
-BACKLOG = 32  # connections that are accepted in one step; each needs a descriptor before it can be refused
+BACKLOG = 128  # connections that are accepted in one step; each takes a descriptor before it can be closed
 
 
 class Connections:

@@ -12,7 +12,7 @@ import pytest
 from llmctl.errors import UserError
 from llmctl.explorer.server import ServerSettings, serve
 
-from .conftest import serve as start
+from ..conftest import serve as start
 
 
 @pytest.fixture(scope="session")

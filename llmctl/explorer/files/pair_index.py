@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from llmctl.errors import UserError
-from llmctl.explorer.file_cache import stamp_of
-from llmctl.explorer.run_files import LINE_BYTES, read_lines
+from llmctl.explorer.files.file_cache import stamp_of
+from llmctl.explorer.files.readers import LINE_BYTES, read_lines
 from llmctl.trust import parse_json
 
 _MOST = 2_000_000  # pairs of one curve

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from llmctl.errors import UserError
-from llmctl.explorer.episode_index import EpisodeIndex
-from llmctl.explorer.file_cache import FileCache
-from llmctl.explorer.pair_index import PairIndex
-from llmctl.explorer.run_files import read_metrics, read_recipe
+from llmctl.explorer.files.episode_index import EpisodeIndex
+from llmctl.explorer.files.file_cache import FileCache
+from llmctl.explorer.files.pair_index import PairIndex
+from llmctl.explorer.files.readers import read_metrics, read_recipe
 
 _DEPTH = 4  # folders below the runs folder that are looked into
 _MOST = 5_000  # folders that are looked at

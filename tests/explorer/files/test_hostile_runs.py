@@ -7,11 +7,12 @@ import threading
 import pytest
 
 from llmctl.errors import UserError
-from llmctl.explorer import Limits, episode_index
-from llmctl.explorer.episode_index import EpisodeIndex
-from llmctl.explorer.file_cache import FileCache
-from llmctl.explorer.library import Library
-from llmctl.explorer.pair_index import PairIndex
+from llmctl.explorer import Limits
+from llmctl.explorer.files import episode_index
+from llmctl.explorer.files.episode_index import EpisodeIndex
+from llmctl.explorer.files.file_cache import FileCache
+from llmctl.explorer.files.library import Library
+from llmctl.explorer.files.pair_index import PairIndex
 
 DEEP = 100_000
 
@@ -197,7 +198,7 @@ def test_a_line_that_is_no_evaluation_is_named(page, tmp_path, line):
 
 
 def test_a_line_without_an_end_is_refused_before_it_is_held(tmp_path, monkeypatch):
-    monkeypatch.setattr("llmctl.explorer.run_files.LINE_BYTES", 1_000)
+    monkeypatch.setattr("llmctl.explorer.files.readers.LINE_BYTES", 1_000)
     path = tmp_path / "lines.jsonl"
     path.write_text("x" * 10_000)
     for index in (EpisodeIndex, PairIndex):
@@ -206,8 +207,8 @@ def test_a_line_without_an_end_is_refused_before_it_is_held(tmp_path, monkeypatc
 
 
 def test_too_many_entries_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("llmctl.explorer.episode_index._MOST", 4)
-    monkeypatch.setattr("llmctl.explorer.pair_index._MOST", 4)
+    monkeypatch.setattr("llmctl.explorer.files.episode_index._MOST", 4)
+    monkeypatch.setattr("llmctl.explorer.files.pair_index._MOST", 4)
     write_journal(tmp_path / "evaluate-0.jsonl", 6)
     with pytest.raises(UserError, match="more than 4 episodes"):
         EpisodeIndex(tmp_path / "evaluate-0.jsonl")

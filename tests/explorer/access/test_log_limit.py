@@ -1,6 +1,6 @@
 import logging
 
-from llmctl.explorer.log_limit import LogLimit
+from llmctl.explorer.access.log_limit import LogLimit
 
 
 class Clock:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from llmctl.errors import UserError
-from llmctl.explorer.run_files import LINE_BYTES, read_lines
+from llmctl.explorer.files.readers import LINE_BYTES, read_lines
 from llmctl.rise.records import Evaluation, Turn
 from llmctl.trust import parse_json
 

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from starlette.testclient import TestClient
 
-from llmctl.explorer.login import GuessLimits, Login, TooManyGuesses, make_token
+from llmctl.explorer.access.login import GuessLimits, Login, TooManyGuesses, make_token
 
 PASSWORD = "a long password"
 QUICK = GuessLimits(delay_s=0.0, waiting=4, per_minute=6)

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from llmctl.explorer.login import LOGIN_BYTES, Login, TooManyGuesses
+from llmctl.explorer.access.login import LOGIN_BYTES, Login, TooManyGuesses
 
 POLICY = (
     "default-src 'self'; img-src 'self' data: blob:; object-src 'none'; base-uri 'none'; form-action 'self'; "

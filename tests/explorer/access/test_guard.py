@@ -6,7 +6,7 @@ import pytest
 from starlette.websockets import WebSocketDisconnect
 
 from llmctl.errors import UserError
-from llmctl.explorer.guard import is_loopback
+from llmctl.explorer.access.guard import is_loopback
 from llmctl.explorer.limits import Limits
 from llmctl.explorer.server import ServerSettings, listen
 
