@@ -156,8 +156,8 @@ class RiseRecipe(Recipe):
     def _retry_is_neutral(self) -> RiseRecipe:
         if self.collect.go_on and self.sampling.retry is None:
             raise ValueError(
-                "collect.go_on is true and sampling.retry is null, but the task's feedback calls right answers "
-                "wrong as well: set sampling.retry to a neutral message, e.g. Check your answer."
+                "collect.go_on is true and sampling.retry is null, but the task's feedback calls right "
+                "answers wrong as well: set sampling.retry to a neutral message, e.g. Check your answer."
             )
         return self
 
