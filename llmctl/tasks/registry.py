@@ -47,8 +47,8 @@ def get_task(name: str, path: str | Path | None = None, **options: Any) -> Task:
     Args:
         name: "sort", "letters", "gsm8k", "math", "svamp", "jsonl", the name of a task that an installed
             package registers, "gym:<dataset>" such as "gym:chain_sum", or "python:<module>:<attribute>",
-            which imports the attribute from your own code: a task, or a callable that returns one (it receives
-            `path`, where given, and the options).
+            which imports the attribute from your own code: a task, or a callable that returns one (it
+            receives `path`, where given, and the options).
         path: For tasks that are read from files. A JSONL file: every split name reads that file. A folder:
             split "train" reads train*.jsonl in it, "test" reads test*.jsonl.
         **options: See the task's class: `Sort`, `Jsonl`, `Gym` (the data set's own configuration).
