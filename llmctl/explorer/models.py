@@ -16,12 +16,14 @@ from typing import Any
 
 from llmctl.errors import UserError
 from llmctl.explorer.files.library import Library
+from llmctl.explorer.files.readers import read_object
 from llmctl.explorer.limits import Limits
 from llmctl.explorer.requests import TEXTS, ModelRequest
 from llmctl.models import is_here, list_models
-from llmctl.runs.files import read_json
 
 _KEPT = 2  # models in memory
+_CONFIG_BYTES = 2**20  # of an adapter's configuration
+_LONGEST = 1_000  # characters of a model's name
 
 
 @dataclass(frozen=True)
@@ -168,7 +170,8 @@ def _short(name: str) -> str:
 
 def _base_of(folder: Path) -> str | None:
     try:
-        base = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
-    except (UserError, AttributeError):
+        config = read_object(folder / "adapter_config.json", _CONFIG_BYTES)
+    except (UserError, OSError):
         return None
-    return _short(str(base)) if base else None
+    base = config.get("base_model_name_or_path")
+    return _short(base) if isinstance(base, str) and 0 < len(base) <= _LONGEST else None

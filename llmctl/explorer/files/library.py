@@ -14,7 +14,7 @@ from llmctl.errors import UserError
 from llmctl.explorer.files.episode_index import EpisodeIndex
 from llmctl.explorer.files.file_cache import FileCache
 from llmctl.explorer.files.pair_index import PairIndex
-from llmctl.explorer.files.readers import read_metrics, read_recipe
+from llmctl.explorer.files.readers import read_object, read_recipe
 
 _DEPTH = 4  # folders below the runs folder that are looked into
 _MOST = 5_000  # folders that are looked at
@@ -163,7 +163,7 @@ class Library:
             UserError: The run is not finished, or the file leads out of the runs folder.
         """
         with reading(name):
-            return read_metrics(self._file(name, "metrics.json"))
+            return read_object(self._file(name, "metrics.json"))
 
     def episodes(self, name: str, stage: int) -> EpisodeIndex:
         """The episodes of one evaluation of a RISE run, indexed once for as long as the file stays as it is.

@@ -30,14 +30,18 @@ def read_recipe(path: Path) -> dict[str, Any]:
         raise UserError(f"{path.name} nests too deep: no recipe needs that") from error
 
 
-def read_metrics(path: Path) -> dict[str, Any]:
-    """What `metrics.json` of a finished run holds.
+def read_object(path: Path, most: int = METRICS_BYTES) -> dict[str, Any]:
+    """The object of a JSON file, such as `metrics.json` of a finished run.
+
+    Args:
+        path: The file.
+        most: Its largest size in bytes.
 
     Raises:
         UserError: It is no JSON object, too large, or nests too deep.
         OSError: It cannot be read.
     """
-    data = read_limited(path, METRICS_BYTES)
+    data = read_limited(path, most)
     try:
         content = parse_json(data)
     except ValueError as error:

@@ -96,6 +96,31 @@ def test_metrics_that_nest_as_deep_as_can_be_read_do_not_break_the_answer(page, 
         assert page.get("/api/set", params={"run": folder.name}).status_code in (200, 400)
 
 
+@pytest.mark.parametrize(
+    "metrics",
+    [
+        '{"epsilon": {"x": {}}}', '{"epsilon": {"0": 1}}', '{"epsilon": {"0": {}}, "baseline": [1]}',
+        '{"epsilon": {"0": {}}, "baseline": {"epsilon": 7}}',
+    ],
+)  # fmt: skip
+def test_metrics_that_are_none_of_a_curve_are_one_line(page, tmp_path, metrics):
+    make_run(tmp_path / "bad", metrics=metrics)
+    answer = page.get("/api/curve", params={"run": "bad"})
+    assert answer.status_code == 400 and "is not that of a curve" in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    "config", ["[" * DEEP, '{"base_model_name_or_path": "' + "x" * 10**6 + '"}', "[]", "{}"]
+)
+def test_a_bad_adapter_is_offered_without_a_base(page, tmp_path, config):
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text(config)
+    (tmp_path / "adapter" / "adapter_model.safetensors").write_bytes(b"")
+    answer = page.get("/api/about")
+    assert answer.status_code == 200
+    assert [(offer["name"], offer["base"]) for offer in answer.json()["adapters"]] == [("runs:adapter", None)]
+
+
 @pytest.mark.parametrize("content", [b"[" * 60_000, b'{"a":' * 12_000])
 def test_a_deep_request_is_refused(page, content):
     answer = page.post("/api/next", content=content, headers={"Content-Type": "application/json"})
