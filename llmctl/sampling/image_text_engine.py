@@ -22,8 +22,8 @@ from llmctl.sampling.batches import Row
 from llmctl.sampling.forward import ForwardPasses
 from llmctl.sampling.transformers_engine import TransformersSampler
 
-# Models whose positions are those of a text, counted along the row, and whose tokens hear the earlier ones
-# alone; others number pictures by place, or let a picture's tokens hear each other.
+# Models whose positions count along the row, as in a text, and whose tokens attend to earlier tokens only;
+# others number the tokens of a picture by place, or let them attend to one another.
 _PLAIN_POSITIONS = ("llava", "llava_next", "smolvlm", "idefics3", "internvl")
 
 

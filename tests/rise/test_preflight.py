@@ -10,7 +10,9 @@ from .runs import tiny_recipe
 
 
 def recipe(folder, **changes):
-    return RiseRecipe.model_validate({k: v for k, v in tiny_recipe(folder, **changes).items() if k != "kind"})
+    content = tiny_recipe(folder) | changes
+    del content["kind"]
+    return RiseRecipe.model_validate(content)
 
 
 def test_the_tasks_of_a_good_recipe_come_back(tiny_model):
