@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -170,13 +171,29 @@ def test_make_targets_that_are_quoted_exist():
     assert quoted <= targets, quoted - targets
 
 
+def install_entry_points(folder: Path) -> None:
+    """Do what `pip install` does with the entry points of the package in a folder."""
+    project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    info = folder / f"{project['name']}-{project['version']}.dist-info"
+    info.mkdir()
+    metadata = f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
+    (info / "METADATA").write_text(metadata, encoding="utf-8")
+    groups = [
+        f"[{group}]\n" + "".join(f"{name} = {value}\n" for name, value in entries.items())
+        for group, entries in project["entry-points"].items()
+    ]
+    (info / "entry_points.txt").write_text("\n".join(groups), encoding="utf-8")
+
+
 @pytest.mark.parametrize("name", [n for n in NAMES if n.startswith("docs/examples/")])
 def test_the_example_and_its_own_test_run(name, tmp_path):
-    files = re.findall(r'^```python title="([\w.]+)"\n(.*?)^```', text_of(name), re.MULTILINE | re.DOTALL)
+    titled = r'^```(?:python|toml) title="([\w.]+)"\n(.*?)^```'
+    files = re.findall(titled, text_of(name), re.MULTILINE | re.DOTALL)
     assert any(file.startswith("test_") for file, _ in files)
     assert len(text_of(name).splitlines()) < 100
     for file, code in files:
         (tmp_path / file).write_text(code, encoding="utf-8")
+    install_entry_points(tmp_path)
     command = [
         sys.executable,
         "-m",

@@ -24,17 +24,27 @@ import torch
 from llmctl.msr import prompts
 from llmctl.msr.recommender.prompt import find_answer_tokens
 from llmctl.sampling import open_sampler
+from llmctl.sampling.adapted import AdaptedModel
+from llmctl.sampling.forward import ForwardPasses
 from llmctl.sampling.transformers_engine import TransformersSampler
 
 WORDS = "red blue green old new small round soft bright quiet cup lamp shoe book chair coat ring".split()
 
 
+class SeparatePasses(ForwardPasses):
+    """Forward passes that compute every row whole."""
+
+    @property
+    def can_share(self) -> bool:
+        """Never."""
+        return False
+
+
 class Separate(TransformersSampler):
     """The same engine without common beginnings."""
 
-    @property
-    def _can_share(self) -> bool:
-        return False
+    def _forward_passes(self, adapted: AdaptedModel) -> ForwardPasses:
+        return SeparatePasses(adapted, self.tokenizer.pad_token_id, self.device, self.usage)
 
 
 def conversations(user: int, preference_words: int, candidates: int) -> list[Any]:

@@ -10,7 +10,8 @@ from llmctl.explorer.events import ChatBegan, ReplyEnded, ReplyGrew
 from llmctl.explorer.jobs import Job
 from llmctl.explorer.models import Models, Open
 from llmctl.explorer.requests import ChatRequest
-from llmctl.rise.turns import Attempt, next_conversation
+from llmctl.rise.records import Turn
+from llmctl.rise.turns import next_conversation
 from llmctl.sampling.common import check_length, derive_seed, render
 from llmctl.tasks import Problem
 from llmctl.tasks.answers import normalize_answer, read_answer
@@ -66,7 +67,7 @@ def converse(job: Job, models: Models, request: ChatRequest) -> None:
     problem = Problem("own", request.problem, request.answer)
     sides = ["tuned", "base"] if request.adapter is not None else ["base"]
     job.say(ChatBegan(sides, retry=f"{INCORRECT}\n{request.problem}"))
-    attempts: dict[str, list[Attempt]] = {side: [] for side in sides}
+    attempts: dict[str, list[Turn]] = {side: [] for side in sides}
     for turn in range(request.turns):
         for side in sides:
             conversation = next_conversation(task, problem, attempts[side])
@@ -74,7 +75,7 @@ def converse(job: Job, models: Models, request: ChatRequest) -> None:
             text, tokens = _reply(job, found, conversation, request, side, turn, seed)
             feedback = task.check(problem, text)
             attempts[side].append(
-                Attempt(text, feedback.reward, feedback.is_correct, feedback.answer, INCORRECT, tokens, None)
+                Turn(text, feedback.reward, feedback.is_correct, feedback.answer, INCORRECT, tokens, None)
             )
             job.say(
                 ReplyEnded(

@@ -12,7 +12,7 @@ import torch
 
 from llmctl.errors import UserError
 
-# Which tokens are a picture's: models whose positions or masks depend on it are not told by the ids alone.
+# Which tokens belong to a picture; some models need this for positions or masks, beside the ids.
 PER_TOKEN = ("token_type_ids", "mm_token_type_ids")
 
 

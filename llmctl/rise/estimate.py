@@ -1,4 +1,4 @@
-"""How much work a recipe means, before any of it is done, and where its progress is noted."""
+"""How much work a recipe means, before any of it is done; and the name of the journal of finished phases."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import Any
 
 from llmctl.rise.recipe import RiseRecipe
 
-FINISHED = "finished"  # the journal of the phases that have been done whole
+FINISHED = "finished"  # journal with one line per finished phase
 
 
 def estimate_work(recipe: RiseRecipe) -> dict[str, Any]:
-    """What a run will ask for at most, in samples and tokens; for `--dry-run`."""
+    """Upper bounds of what a run asks for, in samples, tokens and rows; for `--dry-run`."""
     c, e = recipe.collect, recipe.evaluate
     evaluations = 2 + (recipe.iterations - 1 if e.each_iteration else 0) if recipe.iterations else 1
     per_evaluation = e.problems * (e.parallel + e.turns - 1)
@@ -19,9 +19,9 @@ def estimate_work(recipe: RiseRecipe) -> dict[str, Any]:
     tokens += recipe.iterations * per_collection * recipe.sampling.max_tokens
     return {
         "evaluations": evaluations,
-        "samples an evaluation, at most": per_evaluation,
-        "samples a collection, at most": per_collection,
+        "samples per evaluation, at most": per_evaluation,
+        "samples per collection, at most": per_collection,
         "new tokens sampled, at most": tokens,
-        "training rows an iteration, at most": c.problems * c.turns,
-        "passes over them": recipe.train.epochs,
+        "training rows per iteration, at most": c.problems * c.turns,
+        "epochs over these rows": recipe.train.epochs,
     }

@@ -10,6 +10,7 @@ from llmctl.models.description import check_adapter
 from llmctl.rise.phases import Tasks, get_tasks
 from llmctl.rise.recipe import RiseRecipe
 from llmctl.sampling.open import check_options, choose_engine
+from llmctl.training.adapters import ADAPTERS
 
 
 def check_inputs(recipe: RiseRecipe) -> Tasks:
@@ -27,9 +28,9 @@ def check_inputs(recipe: RiseRecipe) -> Tasks:
         check_options(choose_engine(engine.engine)[0], engine.options)
     for name, path in _adapters(recipe).items():
         check_adapter(path, name)
-    if recipe.adapter is not None and recipe.train.adapter == "full":
+    if recipe.adapter is not None and not ADAPTERS[recipe.train.adapter].is_peft:
         raise UserError(
-            "adapter is given and train.adapter is full, but full fine-tuning starts from whole weights: "
+            f"adapter is given and train.adapter is {recipe.train.adapter}, which trains whole weights: "
             "merge the adapter first, or set train.adapter=lora"
         )
     if recipe.sampler.engine == "server" and recipe.iterations > 0:

@@ -71,9 +71,10 @@ def evaluate_spec(iteration: int) -> PhaseSpec:
     """Evaluate the base model (0), or the model that an iteration trained."""
 
     def work(phases: Phases) -> dict[str, Any]:
-        metrics = summarize(loop.evaluate(phases, iteration), phases.recipe.seed)
-        if 0 in loop.evaluated_stages(phases.run, phases.recipe):
-            loop.finish(phases.run, phases.recipe)
+        recipe = phases.recipe
+        metrics = summarize(loop.evaluate(phases, iteration), recipe.seed, recipe.evaluate.turns)
+        if 0 in loop.evaluated_stages(phases.run, recipe):
+            loop.finish(phases.run, recipe)
         return {name: value for name, value in metrics.items() if name != "turns"}
 
     return _phase_spec("rise eval", iteration, work)

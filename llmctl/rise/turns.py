@@ -21,9 +21,6 @@ _MANY_TIMES = 30  # a word that occurs this often and makes up half of the text:
 _LONG_WORD = 400  # characters without a space
 
 
-Attempt = Turn  # the name by which evaluation jobs and the web page import the record
-
-
 def judge(task: Task, problem: Problem, reply: Completion, earlier: Sequence[Turn] = ()) -> Turn:
     """Check a response with the task, and compare it with the earlier turns of the episode."""
     if reply.is_error:

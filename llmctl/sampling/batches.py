@@ -8,7 +8,7 @@ from typing import Any
 
 from llmctl.models.image_text import PER_TOKEN
 
-MIN_SHARED = 8  # tokens; a shorter common prefix is not worth a pass of its own
+MIN_SHARED = 8  # tokens; a shorter common prefix is not worth a forward pass of its own
 
 
 @dataclass(frozen=True)

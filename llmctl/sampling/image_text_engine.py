@@ -17,11 +17,13 @@ from llmctl.messages import Conversation
 from llmctl.models.image_text import encode, image_token_of, join_pictures, render_with_pictures
 from llmctl.models.loading import Loaded, load_image_text
 from llmctl.models.picture_parts import split_pictures
+from llmctl.sampling.adapted import AdaptedModel
 from llmctl.sampling.batches import Row
+from llmctl.sampling.forward import ForwardPasses
 from llmctl.sampling.transformers_engine import TransformersSampler
 
-# Models whose positions are those of a text, counted along the row, and whose tokens hear the earlier ones
-# alone; others number pictures by place, or let a picture's tokens hear each other.
+# Models whose positions count along the row, as in a text, and whose tokens attend to earlier tokens only;
+# others number the tokens of a picture by place, or let them attend to one another.
 _PLAIN_POSITIONS = ("llava", "llava_next", "smolvlm", "idefics3", "internvl")
 
 
@@ -46,25 +48,33 @@ class ImageTextSampler(TransformersSampler):
 
     def _as_weights(self, tensor: torch.Tensor) -> torch.Tensor:
         """Pictures in the dtype of the weights; counts and masks as they are."""
-        return tensor.to(self._model.dtype) if tensor.is_floating_point() else tensor
+        return tensor.to(self._adapted.model.dtype) if tensor.is_floating_point() else tensor
 
-    def _prefill(
+    def _forward_passes(self, adapted: AdaptedModel) -> ForwardPasses:
+        return ImageTextPasses(adapted, self.tokenizer.pad_token_id, self.device, self.usage)
+
+
+class ImageTextPasses(ForwardPasses):
+    """Forward passes over rows that may hold pictures; for arguments see `ForwardPasses`."""
+
+    def prefill(
         self, batch: list[Row], n: int
     ) -> tuple[torch.Tensor, torch.Tensor, DynamicCache | None, dict[str, torch.Tensor]]:
         """As for text; a batch with pictures is computed whole, each of n samples by itself."""
         if not batch[0].pictures:
-            return super()._prefill(batch, n)
+            return super().prefill(batch, n)
         rows = [row for row in batch for _ in range(n)]
-        ids, mask = self._pad(rows)
+        ids, mask = self.pad(rows)
         return ids, mask, None, join_pictures([row.pictures for row in rows], self.device, ids.shape[1])
+
+    @property
+    def can_share(self) -> bool:
+        """As for text, and only where positions count along the row."""
+        return self._counts_plainly and super().can_share
 
     def _positions(self, mask: torch.Tensor) -> torch.Tensor | None:
         return super()._positions(mask) if self._counts_plainly else None
 
     @property
-    def _can_share(self) -> bool:
-        return self._counts_plainly and super()._can_share
-
-    @property
     def _counts_plainly(self) -> bool:
-        return self._model.config.model_type in _PLAIN_POSITIONS
+        return self.adapted.model.config.model_type in _PLAIN_POSITIONS

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, TypeVar
 
 from llmctl.errors import EngineError, UserError
@@ -13,13 +12,11 @@ from llmctl.messages import Conversation
 from llmctl.models.picture_parts import with_data_addresses
 from llmctl.sampling.common import Closing, check_conversations, check_length, request_seeds
 from llmctl.sampling.server_client import Client, Refused, ServerOptions, Unavailable
-from llmctl.sampling.server_reply import MalformedReply, Reply, read_chat, read_token_logprobs
+from llmctl.sampling.server_reply import MalformedReply, Reply, read_chat
+from llmctl.sampling.server_scores import CHAT, TokenScores
 from llmctl.sampling.types import Completion, SamplerInfo, Settings, Usage
 
 T = TypeVar("T")
-CHAT = "/chat/completions"
-TOP_LOGPROBS = 20  # what the protocol allows at most
-_MAX_SCORED = 128  # ids that vLLM scores in one request
 
 # What is asked beyond the protocol's core, most first; a server that refuses one rung is asked the next.
 # The neutral values keep a server from adding sampling defaults of the model's own to the settings.
@@ -83,7 +80,7 @@ class ServerSampler(Closing):
         self._pool: ThreadPoolExecutor | None = ThreadPoolExecutor(max_parallel, "llmctl-server")
         self.usage = Usage()
         self._rung = 0
-        self._scores_ids = True  # until the server shows otherwise
+        self._scores = TokenScores(self._client)
         try:
             self._served = self._list_models()
             self._check_name(model)
@@ -139,16 +136,18 @@ class ServerSampler(Closing):
         words = [token for token in tokens if isinstance(token, str)]
         if len(words) < len(tokens):
             raise EngineError("a server is asked for tokens by their text, not by ids: give strings")
-        ids = self._token_ids(words) if conversations else None
+        ids = self._scores.token_ids(self.info.model, words) if conversations else None
 
-        def score(number: int) -> tuple[list[float], Any]:
+        asked = self.info.adapter or self.info.model
+
+        def score(number: int) -> tuple[list[float], int]:
             try:
-                return self._score(conversations[number], words, ids)
+                return self._scores.score(asked, conversations[number], words, ids)
             except (Unavailable, MalformedReply, Refused) as error:
                 raise EngineError(f"conversation {number} has no log-probabilities: {error}") from error
 
         found = self._in_parallel(score, len(conversations))
-        self.usage.prompt_tokens += sum(_prompt_tokens(data) for _, data in found)
+        self.usage.prompt_tokens += sum(prompt_tokens for _, prompt_tokens in found)
         return [row for row, _ in found]
 
     def continue_ids(self, prompts: Sequence[Sequence[int]], max_tokens: int) -> list[list[int]]:
@@ -221,76 +220,6 @@ class ServerSampler(Closing):
                 return data
         raise EngineError("no request was sent")
 
-    # Scoring
-
-    def _score(
-        self, conversation: Conversation, tokens: Sequence[str], ids: list[int] | None
-    ) -> tuple[list[float], Any]:
-        body = {
-            "model": self.info.adapter or self.info.model,
-            "messages": with_data_addresses(conversation),
-            "temperature": 1.0,
-            "max_tokens": 1,
-            "logprobs": True,
-        }
-        if ids is not None:
-            row, data = self._score_ids(body, ids)
-            if row is not None:
-                return row, data
-            self._scores_ids = False
-        data = self._client.with_retries(partial(self._post_scored, body | {"top_logprobs": TOP_LOGPROBS}))
-        return _named(read_token_logprobs(data), tokens), data
-
-    def _score_ids(self, body: dict[str, Any], ids: list[int]) -> tuple[list[float] | None, Any]:
-        """Log-probabilities of exactly these ids; None where the server does not give them."""
-        scores: dict[str, float] = {}
-        data: Any = None
-        for start in range(0, len(ids), _MAX_SCORED):
-            extra = {
-                "logprob_token_ids": ids[start : start + _MAX_SCORED],
-                "return_tokens_as_token_ids": True,
-            }
-            request = body | extra
-            try:
-                data = self._client.with_retries(partial(self._post_scored, request))
-            except Refused:
-                return None, None
-            scores |= read_token_logprobs(data)
-        row = [scores.get(f"token_id:{i}") for i in ids]
-        return (None if None in row else [float(v) for v in row if v is not None]), data
-
-    def _post_scored(self, body: dict[str, Any]) -> Any:
-        data = self._client.post(CHAT, body)
-        read_token_logprobs(data)  # so that a reply without them is tried again
-        return data
-
-    def _token_ids(self, tokens: Sequence[str]) -> list[int] | None:
-        """Ids from the server's own tokenizer; None where it has no such address.
-
-        Raises:
-            UserError: A string is not exactly one token.
-        """
-        if not self._scores_ids:
-            return None
-        url = self._client.options.base_url.removesuffix("/v1") + "/tokenize"
-        ids = []
-        for token in dict.fromkeys(tokens):
-            body = {"model": self.info.model, "prompt": token, "add_special_tokens": False}
-            try:
-                data = self._client.with_retries(partial(self._client.post, url, body))
-            except (Refused, MalformedReply):
-                self._scores_ids = False
-                return None
-            found = data.get("tokens") if isinstance(data, dict) else None
-            if not isinstance(found, list):
-                self._scores_ids = False
-                return None
-            if len(found) != 1:
-                raise UserError(f"{token!r} is {len(found)} tokens of this model, but exactly one is needed")
-            ids.append(int(found[0]))
-        by_token = dict(zip(dict.fromkeys(tokens), ids, strict=True))
-        return [by_token[token] for token in tokens]
-
     # The server
 
     def _in_parallel(self, work: Callable[[int], T], count: int) -> list[T]:
@@ -333,19 +262,3 @@ class ServerSampler(Closing):
                 f"the server at {self._client.options.base_url} serves no {name!r}: it serves "
                 f"{', '.join(sorted(self._served)) or 'nothing'}"
             )
-
-
-def _named(scores: dict[str, float], tokens: Sequence[str]) -> list[float]:
-    for token in tokens:
-        if token not in scores:
-            raise EngineError(
-                f"the server tells only its {TOP_LOGPROBS} likeliest tokens, and {token!r} is not among "
-                "them: take a server with logprob_token_ids (vLLM), or engine transformers"
-            )
-    return [scores[token] for token in tokens]
-
-
-def _prompt_tokens(data: Any) -> int:
-    usage = data.get("usage") if isinstance(data, dict) else None
-    count = usage.get("prompt_tokens") if isinstance(usage, dict) else None
-    return count if isinstance(count, int) else 0

@@ -155,7 +155,7 @@ class Sampler(Protocol):
 
 @runtime_checkable
 class ScoringSampler(Sampler, Protocol):
-    """An engine that also tells how likely given token ids are."""
+    """An engine that also gives the log-probabilities of given token ids."""
 
     tokenizer: Any
 

@@ -10,13 +10,8 @@
 """
 
 from llmctl.lazy import lazy_names
-from llmctl.training.config import (
-    DistributedSettings,
-    LoraSettings,
-    SaveSettings,
-    TrainJob,
-    TrainSettings,
-)
+from llmctl.training.adapters.lora import LoraSettings
+from llmctl.training.config import DistributedSettings, SaveSettings, TrainJob, TrainSettings
 from llmctl.training.result import TrainResult
 
 __all__ = [

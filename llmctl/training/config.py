@@ -1,6 +1,6 @@
-"""What a training run may be told; recipes nest `TrainSettings` as it stands.
+"""The settings of a training run; recipes contain `TrainSettings` as it is.
 
-Light on purpose: pydantic and nothing else, so that a recipe is checked without importing torch.
+This module imports no torch, so that a recipe is checked quickly.
 """
 
 from __future__ import annotations
@@ -8,119 +8,140 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
-Adapter = Literal["full", "lora", "qlora", "sparse-gin"]
-
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class LoraSettings(_Frozen):
-    """Low-rank adapters (Hu et al., arXiv 2106.09685); used by `adapter: lora` and `qlora`."""
-
-    r: int = Field(default=16, ge=1)
-    """Rank of each update."""
-    alpha: int = Field(default=32, ge=1)
-    """Scale: an update is multiplied by alpha / r."""
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    """Share of an adapter's inputs that is dropped while training."""
-    target_modules: str | tuple[str, ...] = "all-linear"
-    """Name suffixes of the layers to adapt, a regular expression for whole names, or "all-linear": every
-    linear layer but the output head."""
+from llmctl.training.adapters import ADAPTERS
+from llmctl.training.adapters.adapter import OPTIONS_KEY
+from llmctl.training.adapters.lora import LoraSettings
+from llmctl.training.frozen import FrozenSettings
 
 
-class SaveSettings(_Frozen):
-    """Checkpoints and logs; none of it changes what is learned."""
+class SaveSettings(FrozenSettings):
+    """Checkpoints and logs. None of these settings changes what is learned."""
 
     save_steps: int = Field(default=100, ge=0)
-    """Optimizer steps between two checkpoints; 0 keeps none, and a killed run starts from step 0."""
+    """Optimizer steps between two checkpoints. 0 saves none, and a killed run starts again from step 0."""
     keep_checkpoints: bool = False
     """Keep the last checkpoint (weights, optimizer) after the run has finished."""
     logging_steps: int = Field(default=1, ge=1)
-    """Optimizer steps between two calls of `progress`; losses are recorded at every step regardless."""
+    """Optimizer steps between two calls of `progress`. The loss of every step is recorded in any case."""
     report_to: str = "none"
-    """A tracker that transformers knows (tensorboard, wandb, mlflow...); none sends nothing anywhere."""
+    """A tracker that transformers knows (tensorboard, wandb, mlflow, ...); "none" reports to no tracker."""
 
 
-class DistributedSettings(_Frozen):
-    """Configuration files for several GPUs, where `accelerate launch` is not given one itself."""
+class DistributedSettings(FrozenSettings):
+    """Configuration files for several GPUs, for runs in which `accelerate launch` is not given one itself."""
 
     deepspeed: Path | None = None
-    """A DeepSpeed JSON file."""
+    """A DeepSpeed configuration (JSON)."""
     fsdp: Path | None = None
-    """A JSON file with the `fsdp_config` of transformers; giving it turns FSDP on."""
+    """A JSON file with the `fsdp_config` of transformers. If it is given, FSDP is used."""
 
     @model_validator(mode="after")
     def _one_of_them(self) -> DistributedSettings:
         if self.deepspeed is not None and self.fsdp is not None:
-            raise ValueError("deepspeed and fsdp are both given, but they exclude one another: drop one")
+            raise ValueError("deepspeed and fsdp are both given, but they exclude one another: remove one")
         return self
 
 
-class TrainSettings(_Frozen):
-    """How to train. Defaults fit LoRA on a small model; full fine-tuning wants a lower learning rate.
+class TrainSettings(FrozenSettings):
+    """How to train. The defaults fit LoRA on a small model; full fine-tuning needs a lower learning rate.
 
-    There is no packing: a packed row would hold examples of different weights.
+    Rows are not packed, because a packed row would hold examples with different weights.
     """
 
-    adapter: Adapter = "lora"
-    """What is trained: every weight (full), LoRA, LoRA on 4-bit weights (qlora) or a Sparse-GIN adapter."""
+    adapter: str = "lora"
+    """What is trained: every weight ("full"), LoRA ("lora"), LoRA on a 4-bit base model ("qlora"), a
+    Sparse-GIN adapter ("sparse-gin"), or an adapter that another package adds."""
     lora: LoraSettings = LoraSettings()
-    """Shape of the low-rank adapters."""
+    """Options of the adapters lora and qlora."""
     gin: dict[str, Any] = {}
-    """Options of `llmctl.gin.SparseGinConfig`; read only where adapter is sparse-gin."""
+    """Options of the adapter sparse-gin: the fields of `llmctl.gin.SparseGinConfig`."""
+    adapter_options: dict[str, Any] = {}
+    """Options of an adapter that another package adds."""
     learning_rate: float = Field(default=2e-4, gt=0)
     """Peak learning rate."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    """How the learning rate falls after the warm-up."""
+    """Learning rate schedule after the warm-up."""
     warmup_ratio: float = Field(default=0.03, ge=0, lt=1)
-    """Share of all steps in which the learning rate rises from 0."""
+    """Share of all steps in which the learning rate rises from 0 to its peak."""
     epochs: float = Field(default=1.0, gt=0)
-    """Passes over the rows; ignored where max_steps is set."""
+    """Epochs over the rows. Ignored if max_steps is set."""
     max_steps: int | None = Field(default=None, ge=1)
-    """Optimizer steps in all."""
+    """Total number of optimizer steps; null trains for `epochs`."""
     batch_size: int = Field(default=4, ge=1)
-    """Rows in one forward pass of one process."""
+    """Rows per forward pass of one process."""
     accumulation: int = Field(default=1, ge=1)
-    """Forward passes in one optimizer step."""
+    """Forward passes per optimizer step."""
     max_length: int = Field(default=1024, ge=2)
-    """Tokens of a row at most; a longer row is dropped and counted, never cut."""
+    """Maximum number of tokens per row. A longer row is dropped and counted, never truncated."""
     loss_on: Literal["last", "assistant", "all"] = "last"
     """Which tokens carry loss: the last response, every assistant response, or every token."""
     optimizer: str = "adamw_torch_fused"
-    """A name that transformers knows (adamw_torch_fused, adamw_8bit, adafactor...)."""
+    """The name of an optimizer in transformers (adamw_torch_fused, adamw_8bit, adafactor, ...)."""
     weight_decay: float = Field(default=0.0, ge=0)
-    """Decoupled weight decay a step."""
+    """Decoupled weight decay per step."""
     max_grad_norm: float = Field(default=1.0, ge=0)
-    """Gradients are scaled down to this norm; 0 leaves them alone."""
+    """Maximum gradient norm; larger gradients are scaled down to it. 0 disables clipping."""
     seed: int = Field(default=0, ge=0)
-    """Of the order of rows, the adapter's first weights and dropout."""
+    """Seed for the order of the rows, the initial weights of the adapter and dropout."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Of the computation: auto is float32 on CPU, bfloat16 on GPUs that have it, else float16."""
+    """Data type of the computation. auto: float32 on CPU, bfloat16 on GPUs that have it, else float16."""
     gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: about a third slower, far less memory."""
+    """Recompute activations in the backward pass: about a third slower, with far less memory."""
     save: SaveSettings = SaveSettings()
     """Checkpoints and logs."""
     distributed: DistributedSettings = DistributedSettings()
-    """Several GPUs without a file for `accelerate launch`."""
+    """Configuration files for several GPUs."""
+
+    @field_validator("adapter")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        if name not in ADAPTERS:
+            raise PydanticCustomError(
+                "adapter", "Input should be one of {known}", {"known": ", ".join(ADAPTERS)}
+            )
+        return name
+
+    @model_validator(mode="after")
+    def _has_own_options(self) -> TrainSettings:
+        if self.adapter_options and (key := ADAPTERS[self.adapter].options_key) != OPTIONS_KEY:
+            raise ValueError(
+                f"adapter_options is given, but the options of adapter {self.adapter} are under {key}: "
+                "move them there"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_empty_options(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Recipes and fingerprints of runs that were made before this key existed stay what they were.
+        content: dict[str, Any] = serialize(self)
+        if not content.get(OPTIONS_KEY, True):
+            del content[OPTIONS_KEY]
+        return content
 
 
-class TrainJob(_Frozen):
+class TrainJob(FrozenSettings):
     """One call of `train` as a file, for `python -m llmctl.training job.json`."""
 
     model: str
-    """Alias, folder or Hub name; the folder of the previous iteration where full fine-tuning goes on."""
+    """Alias, folder or Hub name. To continue full fine-tuning, the folder that the previous training made."""
     rows: Path
-    """JSONL file, one {"messages": [...], "weight": 1.0} a line; text and input_ids with loss_on=all."""
+    """JSONL file, one {"messages": [...], "weight": 1.0} per line; or text or input_ids, with loss_on=all."""
     settings: TrainSettings = TrainSettings()
     """How to train."""
     output: Path
-    """Folder of the trained model or adapter."""
+    """Folder for the trained model or adapter."""
     init_adapter: Path | None = None
-    """Folder of an adapter to go on training."""
+    """Folder of an adapter to continue training; null starts a new one."""
     eval_rows: Path | None = None
     """JSONL file of rows to evaluate after every epoch."""
     resume: bool = True
-    """Go on from what is in `output`; false starts over."""
+    """Resume from what is in `output`; false starts over."""

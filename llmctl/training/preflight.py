@@ -11,6 +11,7 @@ from llmctl.errors import UserError
 from llmctl.models import resolve
 from llmctl.models.description import check_adapter
 from llmctl.runs import Run
+from llmctl.training.adapters import ADAPTERS
 from llmctl.training.recipe import Architecture, SftRecipe
 from llmctl.training.sources import Rows, get_rows
 
@@ -22,6 +23,9 @@ def check_sft(recipe: SftRecipe) -> Rows:
         UserError: Model, adapter, data or configuration is missing or does not fit.
     """
     check_model(recipe.model, recipe.architecture)
+    adapter = ADAPTERS[recipe.train.adapter]
+    adapter.check_start(recipe.adapter)
+    adapter.options(recipe.train)
     check_adapter(recipe.adapter)
     if recipe.launch is not None and not recipe.launch.is_file():
         raise UserError(

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from llmctl.runs import Recipe
 from llmctl.tasks.settings import TaskSettings
+from llmctl.training.adapters import ADAPTERS, EVERY_WEIGHT
 from llmctl.training.config import TrainSettings
 
 
@@ -129,10 +130,10 @@ class SftRecipe(Recipe):
         check_loss(self.data, self.train)
         if self.architecture is None:
             return self
-        if self.train.adapter != "full":
+        if ADAPTERS[self.train.adapter].is_peft:
             raise ValueError(
                 f"architecture is given and train.adapter is {self.train.adapter}, but a model from scratch "
-                "has no weights to adapt: set train.adapter=full"
+                f"has no weights to adapt: set train.adapter={EVERY_WEIGHT}"
             )
         if self.adapter is not None:
             raise ValueError(

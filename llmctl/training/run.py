@@ -30,10 +30,11 @@ from llmctl.models.loading import Loaded
 from llmctl.models.quiet import quiet_libraries
 from llmctl.runs.files import make_folder, write_json
 from llmctl.runs.lock import FolderLock
+from llmctl.training.adapters import ADAPTERS
 from llmctl.training.checkpoints import Bookkeeper, Checkpoint, Progress, last_checkpoint, remove_checkpoints
 from llmctl.training.config import TrainSettings
 from llmctl.training.data import Prepared, fingerprint_rows, prepare, read_rows
-from llmctl.training.picture_data import PictureCollator, prepare_for_processor
+from llmctl.training.image_rows import ImageCollator, prepare_for_processor
 from llmctl.training.result import CHECKPOINTS, DONE, TrainResult, read_result, write_result
 from llmctl.training.setup import add_adapter, build_arguments, first_line, load_model
 from llmctl.training.weighted import WeightedTrainer
@@ -189,7 +190,7 @@ class _Run:
         trainer, state = self.trainer, self.trainer.state
         return TrainResult(
             output=self.folder,
-            is_adapter=self.inputs.settings.adapter != "full",
+            is_adapter=ADAPTERS[self.inputs.settings.adapter].is_peft,
             losses=tuple(entry["loss"] for entry in state.log_history if "loss" in entry),
             eval_losses=tuple(entry["eval_loss"] for entry in state.log_history if "eval_loss" in entry),
             steps=state.global_step,
@@ -214,7 +215,8 @@ def _build_trainer(
     set_seed(args.seed)
     settings = inputs.settings
     model, config = add_adapter(loaded.model, settings, inputs.init_adapter)
-    goes_on = settings.adapter == "qlora" and inputs.init_adapter is not None
+    adapter = ADAPTERS[settings.adapter]
+    goes_on = adapter.has_float32_weights and inputs.init_adapter is not None
     own = _trainable(model) if goes_on else {}
     try:
         trainer = WeightedTrainer(
@@ -223,7 +225,7 @@ def _build_trainer(
             train_dataset=data.dataset,
             eval_dataset=evaluation,
             processing_class=loaded.tokenizer,
-            data_collator=None if loaded.processor is None else PictureCollator(loaded.processor),
+            data_collator=None if loaded.processor is None else ImageCollator(loaded.processor),
             peft_config=config,
         )
     except ValueError as error:
@@ -231,7 +233,7 @@ def _build_trainer(
             f"adapter {settings.adapter} does not fit {inputs.model} ({first_line(error)}): change its "
             "settings, or train another adapter"
         ) from error
-    if settings.adapter == "qlora":
+    if adapter.has_float32_weights:
         _keep_float32(trainer.model, own)
     return trainer
 

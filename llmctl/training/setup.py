@@ -1,4 +1,4 @@
-"""From `TrainSettings` to what TRL wants: its arguments, the model, the adapter's configuration."""
+"""From `TrainSettings` to what TRL needs: its arguments, the model, the configuration of the adapter."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from llmctl.errors import UserError
 from llmctl.models.description import reads_images
 from llmctl.models.devices import pick_dtype
 from llmctl.models.loading import Loaded, attach_adapter, load, load_image_text
+from llmctl.training.adapters import ADAPTERS
 from llmctl.training.config import TrainSettings
-from llmctl.training.picture_data import language_targets
 
 
 def build_arguments(settings: TrainSettings, checkpoints: Path) -> SFTConfig:
@@ -69,88 +69,39 @@ def build_arguments(settings: TrainSettings, checkpoints: Path) -> SFTConfig:
 
 
 def load_model(model: str | Path, settings: TrainSettings, args: SFTConfig) -> Loaded:
-    """The base model and its tokenizer, placed for training.
-
-    Full fine-tuning keeps float32 weights and computes in `settings.dtype`: the updates of a small learning
-    rate vanish in bfloat16 weights. With adapters the frozen weights lie in `settings.dtype` (qlora: NF4).
+    """The base model and its tokenizer, placed for training as the adapter needs it.
 
     Raises:
-        UserError: As `llmctl.models.load`; bitsandbytes is missing for qlora.
+        UserError: As `llmctl.models.load`; or bitsandbytes is missing for a quantized base model.
     """
-    # A sharded model is placed by FSDP or DeepSpeed; whole, it might not fit on one device.
+    # A sharded model is placed by FSDP or DeepSpeed; as a whole it might not fit on one device.
     device = "cpu" if _is_sharded(args) else str(args.device)
-    dtype = settings.dtype
-    if settings.adapter == "full":
-        dtype = "float32"
-    elif dtype == "auto" and args.device.type != "cpu":
+    base = ADAPTERS[settings.adapter].base
+    dtype = base.dtype or settings.dtype
+    if dtype == "auto" and args.device.type != "cpu":
         dtype = "bfloat16" if args.bf16 else "float16"
-    quantization = "nf4" if settings.adapter == "qlora" else "none"
-    if quantization == "nf4":
-        device = str(args.device)  # 4-bit weights are made on the device that uses them
+    if base.quantization != "none":
+        device = str(args.device)  # quantized weights are made on the device that uses them
     opener = load_image_text if reads_images(model) else load
-    return opener(model, device=device, dtype=dtype, quantization=quantization)
+    return opener(model, device=device, dtype=dtype, quantization=base.quantization)
 
 
 def add_adapter(
     model: Any, settings: TrainSettings, init_adapter: str | Path | None
 ) -> tuple[Any, Any | None]:
-    """The model to hand to the trainer, and the configuration of an adapter that it is to add.
+    """The model for the trainer, and the configuration of the adapter that the trainer adds to it.
 
     Raises:
         UserError: `init_adapter` with full fine-tuning, or one that does not fit the model or the settings;
-            unknown options of the adapter, or Sparse-GIN is missing.
+            or unknown options of the adapter.
     """
-    if init_adapter is not None:
-        if settings.adapter == "full":
-            raise UserError(
-                f"init_adapter is {init_adapter}, but adapter is full, which trains no adapter: give the "
-                "previous model's folder as the model, or set adapter to lora"
-            )
-        tuned = attach_adapter(model, init_adapter, is_trainable=True)
-        _check_kind(tuned.peft_config["default"], settings.adapter, init_adapter)
-        return tuned, None
-    if settings.adapter == "full":
-        return model, None
-    if settings.adapter == "sparse-gin":
-        return model, _gin_config(settings.gin)
-    return model, _lora_config(settings, model)
-
-
-def _check_kind(config: Any, adapter: str, folder: str | Path) -> None:
-    found = str(config.peft_type.value)
-    is_lora = found == "LORA"
-    if is_lora != (adapter in ("lora", "qlora")):
-        raise UserError(
-            f"init_adapter {folder} is a {found} adapter, but adapter is {adapter}: make the two agree"
-        )
-
-
-def _lora_config(settings: TrainSettings, model: Any) -> Any:
-    from peft import LoraConfig
-
-    lora = settings.lora
-    modules = lora.target_modules
-    if model.config is not model.config.get_text_config():  # it has a part that sees, which stays as it is
-        modules = language_targets(model, modules)
-    return LoraConfig(
-        r=lora.r,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules=modules if isinstance(modules, str) else list(modules),
-        task_type="CAUSAL_LM",
-    )
-
-
-def _gin_config(options: dict[str, Any]) -> Any:
-    from importlib import import_module
-    from importlib.util import find_spec
-
-    if find_spec("llmctl.gin") is None:
-        raise UserError("adapter is sparse-gin, but this installation has no llmctl.gin: set adapter to lora")
-    try:
-        return import_module("llmctl.gin").SparseGinConfig(**({"task_type": "CAUSAL_LM"} | options))
-    except TypeError as error:
-        raise UserError(f"gin has an option that Sparse-GIN does not know ({first_line(error)})") from error
+    adapter = ADAPTERS[settings.adapter]
+    adapter.check_start(init_adapter)
+    if init_adapter is None:
+        return model, adapter.config(settings, model)
+    tuned = attach_adapter(model, init_adapter, is_trainable=True)
+    adapter.check_saved(str(tuned.peft_config["default"].peft_type.value), init_adapter)
+    return tuned, None
 
 
 def _schedule(settings: TrainSettings) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from llmctl.models.description import fingerprints
 from llmctl.models.quiet import quiet_libraries
 from llmctl.runs import Run, bootstrap_ratio
+from llmctl.training.adapters import ADAPTERS
 from llmctl.training.config import TrainSettings
 from llmctl.training.data import fingerprint_rows, prepare, read_rows
 from llmctl.training.fit import Training, fit
@@ -92,7 +93,7 @@ def validate(
     from llmctl.training.validation import row_losses
 
     with quiet_libraries():
-        quantization = "nf4" if settings.adapter == "qlora" else "none"
+        quantization = ADAPTERS[settings.adapter].base.quantization
         loaded = load(model, adapter=adapter, quantization=quantization)
         data = prepare(
             read_rows(rows), loaded.tokenizer, loss_on=settings.loss_on, max_length=settings.max_length

@@ -90,7 +90,7 @@ def test_dry_run_shows_the_work_and_makes_nothing(llmctl, recipe, tmp_path):
     for command in ("run", "collect", "train", "eval"):
         found = llmctl("rise", command, recipe, "--run", str(tmp_path / "none"), "--dry-run")
         assert found.code == 0
-        assert "kind: rise" in found.out and "# samples an evaluation, at most: 30" in found.out
+        assert "kind: rise" in found.out and "# samples per evaluation, at most: 30" in found.out
     plan = json.loads(
         llmctl("rise", "run", recipe, "--run", str(tmp_path / "none"), "--dry-run", "--json").out
     )

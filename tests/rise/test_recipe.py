@@ -52,7 +52,7 @@ def test_the_estimate_counts_samples_and_tokens():
     )
     work = estimate_work(recipe)
     assert work["evaluations"] == 4  # before, and after each of three
-    assert work["samples an evaluation, at most"] == 5 * (4 + 2)
-    assert work["samples a collection, at most"] == 7 * 2 * (4 + 1)
+    assert work["samples per evaluation, at most"] == 5 * (4 + 2)
+    assert work["samples per collection, at most"] == 7 * 2 * (4 + 1)
     assert work["new tokens sampled, at most"] == 4 * 30 * 100 + 3 * 70 * 10
     assert estimate_work(RiseRecipe(iterations=0))["evaluations"] == 1

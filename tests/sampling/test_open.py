@@ -70,7 +70,7 @@ def test_an_option_that_the_engine_does_not_know_is_refused_before_the_model_is_
 
 def plain(sampler, monkeypatch):
     """The same sampler without shared prefixes."""
-    monkeypatch.setattr(type(sampler), "_can_share", property(lambda self: False))
+    monkeypatch.setattr(type(sampler._passes), "can_share", property(lambda self: False))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -80,10 +80,10 @@ def test_shared_prefixes_change_nothing(families, monkeypatch, family, n):
     greedy = Settings(n=n, temperature=0, max_tokens=8)
     sampled = Settings(n=n, temperature=0.8, top_p=0.9, max_tokens=8, seed=4)
     with opened(families[family]) as sampler:
-        assert sampler._can_share == (family not in ("gemma2", "gemma3"))
+        assert sampler._passes.can_share == (family not in ("gemma2", "gemma3"))
         shared = [sampler.chat(talks, s) for s in (greedy, sampled)]
         together = sampler.chat(talks[:3], greedy)
-        assert (sampler.usage.cached_tokens > 0) == sampler._can_share
+        assert (sampler.usage.cached_tokens > 0) == sampler._passes.can_share
         plain(sampler, monkeypatch)
         expected = [sampler.chat(talks, s) for s in (greedy, sampled)]
     for found, wanted in zip([*shared, together], [*expected, expected[0][:3]], strict=True):
@@ -96,7 +96,7 @@ def test_shared_prefixes_change_nothing(families, monkeypatch, family, n):
 def test_a_sliding_window_of_mistral_excludes_sharing(tmp_path):
     model = make_tiny_model(tmp_path / "m", "mistral", sliding_window=16)
     with opened(model) as sampler:
-        assert not sampler._can_share
+        assert not sampler._passes.can_share
 
 
 def test_samples_do_not_depend_on_batch_size_or_order(tiny_model, sampler):
@@ -133,10 +133,10 @@ def test_a_row_that_stopped_early_keeps_only_its_own_tokens(tiny_model):
 
 
 class Small:
-    """A `_generate` with memory for so many rows."""
+    """A `generate` with memory for so many rows."""
 
     def __init__(self, sampler, rows):
-        self.sampler, self.rows, self.sizes, self.real = sampler, rows, [], sampler._generate
+        self.sampler, self.rows, self.sizes, self.real = sampler, rows, [], sampler._generator.generate
 
     def __call__(self, batch, settings):
         self.sizes.append(len(batch) * settings.n)
@@ -151,7 +151,7 @@ def test_a_batch_that_does_not_fit_is_halved_and_the_size_that_fits_is_kept(tiny
     with opened(tiny_model) as sampler:
         expected = [row[0].text for row in sampler.chat(talks, settings)]
         small = Small(sampler, 3)
-        monkeypatch.setattr(sampler, "_generate", small)
+        monkeypatch.setattr(sampler._generator, "generate", small)
         assert [row[0].text for row in sampler.chat(talks, settings)] == expected
         assert sampler.max_batch <= 3 and "out of memory with 16 rows" in caplog.text
         small.sizes.clear()
@@ -162,14 +162,14 @@ def test_a_batch_that_does_not_fit_is_halved_and_the_size_that_fits_is_kept(tiny
 def test_a_prompt_that_never_fits_is_an_error_of_its_own_and_loses_nothing_else(tiny_model, monkeypatch):
     talks = [ask("short"), ask(LONG * 3), ask("brief")]
     with opened(tiny_model) as sampler:
-        real = sampler._generate
+        real = sampler._generator.generate
 
         def generate(batch, settings):
             if any(len(row.ids) > 200 for row in batch):
                 raise torch.OutOfMemoryError("out of memory")
             return real(batch, settings)
 
-        monkeypatch.setattr(sampler, "_generate", generate)
+        monkeypatch.setattr(sampler._generator, "generate", generate)
         found = sampler.chat(talks, Settings(n=2, max_tokens=4))
         assert [[c.is_error for c in row] for row in found] == [[False] * 2, [True] * 2, [False] * 2]
         assert "does not fit in memory: lower n or max_tokens" in found[1][0].error
@@ -180,7 +180,7 @@ def test_other_failures_are_not_taken_for_a_lack_of_memory(sampler, monkeypatch)
     def generate(batch, settings):
         raise RuntimeError("shape mismatch")
 
-    monkeypatch.setattr(sampler, "_generate", generate)
+    monkeypatch.setattr(sampler._generator, "generate", generate)
     with pytest.raises(RuntimeError, match="shape mismatch"):
         sampler.chat([ask("x")])
 
@@ -189,17 +189,17 @@ def test_log_probabilities_survive_a_lack_of_memory(tiny_model, monkeypatch):
     talks = [ask("a" * i) for i in range(1, 8)]
     with opened(tiny_model) as sampler:
         expected = sampler.next_token_logprobs(talks, ["x", "y"])
-        real = sampler._forward
+        real = sampler._passes.forward
 
         def forward(ids, *rest, **more):
             if len(ids) > 2:
                 raise torch.OutOfMemoryError("out of memory")
             return real(ids, *rest, **more)
 
-        monkeypatch.setattr(sampler, "_forward", forward)
+        monkeypatch.setattr(sampler._passes, "forward", forward)
         found = sampler.next_token_logprobs(talks, ["x", "y"])
         torch.testing.assert_close(torch.tensor(found), torch.tensor(expected), rtol=0, atol=1e-4)
-        monkeypatch.setattr(sampler, "_forward", lambda *a, **k: forward([0] * 3))
+        monkeypatch.setattr(sampler._passes, "forward", lambda *a, **k: forward([0] * 3))
         with pytest.raises(EngineError, match="does not fit in memory"):
             sampler.next_token_logprobs(talks, ["x"])
 
@@ -275,8 +275,8 @@ def test_a_second_adapter_that_is_faulty_is_told_like_a_first(tiny_model, adapte
 
 def test_the_prefix_of_a_batch_is_as_long_as_its_shortest_row_allows(sampler):
     rows = [Row(0, (*range(20), 7), 0), Row(1, tuple(range(12)), 0), Row(2, (*range(20), 8), 0)]
-    assert sampler._shared_prefix(rows) == 11  # one token of the row of 12 is left to compute
-    assert sampler._shared_prefix([Row(0, (1, 2, 3), 0), Row(1, (1, 2, 4), 0)]) == 0
+    assert sampler._passes._shared_prefix(rows) == 11  # one token of the row of 12 is left to compute
+    assert sampler._passes._shared_prefix([Row(0, (1, 2, 3), 0), Row(1, (1, 2, 4), 0)]) == 0
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -286,7 +286,7 @@ def test_scores_do_not_depend_on_what_is_computed_once(families, monkeypatch, fa
     talks.append(ask("something else entirely"))
     with opened(families[family]) as sampler:
         found = sampler.next_token_logprobs(talks, list("abc"))
-        assert (sampler.usage.cached_tokens > 4 * len(LONG)) == sampler._can_share
+        assert (sampler.usage.cached_tokens > 4 * len(LONG)) == sampler._passes.can_share
         by_id = sampler.next_token_logprobs(talks, sampler.tokenizer.convert_tokens_to_ids(list("abc")))
         plain(sampler, monkeypatch)
         expected = sampler.next_token_logprobs(talks, list("abc"))

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from llmctl.jobs.metrics import estimate, mean_estimate, stack
 from llmctl.jobs.protocols.base import GroupResults, RunShard, WorkerContext
 from llmctl.jobs.records import ResultRow, Shard
+from llmctl.rise.records import Turn
 from llmctl.rise.rollout import Player
-from llmctl.rise.turns import Attempt, judge
+from llmctl.rise.turns import judge
 from llmctl.runs import Estimate
 from llmctl.runs.stats import rate_of_clusters
 from llmctl.sampling import Sampler
@@ -46,7 +47,7 @@ def run_samples(context: WorkerContext, name: str, samples: int) -> RunShard:
     return run
 
 
-def attempt_row(problem: Problem, sample: int, turn: int, attempt: Attempt) -> ResultRow:
+def attempt_row(problem: Problem, sample: int, turn: int, attempt: Turn) -> ResultRow:
     """The row of one judged sample."""
     return ResultRow(
         problem=problem.id,

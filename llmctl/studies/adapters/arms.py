@@ -8,12 +8,11 @@ from typing import Any
 from llmctl.errors import UserError
 from llmctl.models import resolve
 from llmctl.models.quiet import quiet_libraries
+from llmctl.studies.adapters.arm_kinds import BASE, ArmKind, arm_kind, default_budget
 from llmctl.studies.adapters.recipe import CompareRecipe
-from llmctl.training.config import LoraSettings, TrainSettings
+from llmctl.training.adapters import EVERY_WEIGHT
+from llmctl.training.config import TrainSettings
 from llmctl.training.recipe import Architecture
-
-BASE = "base"
-GINS = ("sparse_gin", "self_loop")
 
 
 @dataclass(frozen=True)
@@ -30,8 +29,8 @@ class Arm:
 def resolve_arms(recipe: CompareRecipe) -> list[Arm]:
     """The arms of a recipe.
 
-    The coarsest dial is solved first: LoRA's rank for the budget, then Sparse-GIN's width for what that
-    rank really takes.
+    The reference adapter, whose size has the coarsest steps, is matched to the budget first; the others are
+    matched to the number of parameters that it then trains.
 
     Raises:
         UserError: The budget is below what an arm takes at least, or its options do not fit the model.
@@ -51,65 +50,28 @@ def mismatch(arms: list[Arm]) -> float:
 def _adapters(recipe: CompareRecipe) -> list[Arm]:
     from transformers import AutoConfig
 
-    from llmctl.gin import SparseGinConfig, count_sparse_gin
-
     config = AutoConfig.from_pretrained(resolve(recipe.model))
-    gin = _gin_config(SparseGinConfig, recipe.train.gin)
-    _check_layers(config, gin)
-    budget = recipe.budget or count_sparse_gin(config, gin)
+    budget = recipe.budget or default_budget(config, recipe.train)
+    kinds = {name: arm_kind(name) for name in recipe.arms if name != BASE}
     found: dict[str, Arm] = {BASE: Arm(BASE, "–", 0, None)}
-    if "lora" in recipe.arms:
-        found["lora"] = _lora_arm(recipe, config, budget)
-        budget = found["lora"].parameters
-    for name in GINS:
-        if name in recipe.arms:
-            found[name] = _gin_arm(recipe, config, gin, name, budget)
+    for name, kind in sorted(kinds.items(), key=lambda item: not item[1].is_reference):
+        found[name] = _adapter_arm(kind, config, recipe.train, budget)
+        if kind.is_reference:
+            budget = found[name].parameters
     return [found[name] for name in recipe.arms]
 
 
-def _gin_config(make: Any, options: dict[str, Any]) -> Any:
-    from llmctl.training.setup import first_line
-
-    try:
-        return make(**({"task_type": "CAUSAL_LM"} | options))
-    except TypeError as error:
-        raise UserError(
-            f"train.gin has an option that Sparse-GIN does not know ({first_line(error)})"
-        ) from error
-
-
-def _check_layers(config: Any, gin: Any) -> None:
-    layers = config.get_text_config(decoder=True).num_hidden_layers
-    if gin.layers is not None and max(gin.layers) >= layers:
-        raise UserError(
-            f"train.gin.layers has {max(gin.layers)}, but the model has {layers} layers, counted from 0: "
-            f"choose at most {layers - 1}"
-        )
-
-
-def _lora_arm(recipe: CompareRecipe, config: Any, budget: int) -> Arm:
-    from llmctl.gin import solve_rank
-    from llmctl.gin.matched import linear_targets
-
-    lora = recipe.train.lora
-    targets = lora.target_modules
-    names = linear_targets(config) if isinstance(targets, str) else list(targets)
-    match = solve_rank(config, budget, names)
-    # alpha / rank is the scale of an update: it stays what the recipe says, whatever the rank.
-    alpha = max(1, round(match.size * lora.alpha / lora.r))
-    shape = LoraSettings(r=match.size, alpha=alpha, dropout=lora.dropout, target_modules=tuple(names))
-    settings = recipe.train.model_copy(update={"adapter": "lora", "lora": shape, "gin": {}})
-    return Arm("lora", f"rank {match.size}", match.parameters, settings)
-
-
-def _gin_arm(recipe: CompareRecipe, config: Any, gin: Any, name: str, budget: int) -> Arm:
-    from llmctl.gin import solve_width
-
-    match = solve_width(config, gin, budget)
-    loops = {"self_loops": "only"} if name == "self_loop" else {}
-    options = recipe.train.gin | loops | {"width": match.size}
-    settings = recipe.train.model_copy(update={"adapter": "sparse-gin", "gin": options})
-    return Arm(name, f"width {match.size}", match.parameters, settings)
+def _adapter_arm(kind: ArmKind, config: Any, train: TrainSettings, budget: int) -> Arm:
+    """The arm of an adapter, its size chosen for the budget; options of other adapters are left out."""
+    if kind.adapter.match_size is None:
+        raise UserError(f"adapter {kind.adapter.name} has no size to match a budget: choose another arm")
+    key = kind.adapter.options_key
+    sized = kind.adapter.match_size(config, train.model_copy(update={"adapter": kind.adapter.name}), budget)
+    settings = sized.settings
+    others = {name: {} for name in ("gin", "adapter_options") if name != key}
+    if kind.options:
+        others[key] = getattr(settings, key) | kind.options
+    return Arm(kind.name, sized.size, sized.parameters, settings.model_copy(update=others))
 
 
 def _architectures(recipe: CompareRecipe, architectures: dict[str, Architecture]) -> list[Arm]:
@@ -121,12 +83,12 @@ def _architectures(recipe: CompareRecipe, architectures: dict[str, Architecture]
     }
     if len({architecture.tokenizer for architecture in architectures.values()}) > 1:
         raise UserError(
-            "architectures have different tokenizers, but losses a token compare only with the same one: "
+            "architectures have different tokenizers, but losses per token compare only with the same one: "
             "give all the same tokenizer"
         )
     first = next(iter(architectures))
     budget = recipe.budget or count_parameters(build_config(architectures[first], tokenizers[first]))
-    settings = recipe.train.model_copy(update={"adapter": "full", "gin": {}})
+    settings = recipe.train.model_copy(update={"adapter": EVERY_WEIGHT, "gin": {}})
     arms = []
     for name, architecture in architectures.items():
         sized, count = match_size(architecture, tokenizers[name], budget)

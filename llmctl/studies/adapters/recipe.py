@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from llmctl.runs import Recipe
+from llmctl.studies.adapters.arm_kinds import ablated_options, arm_names, reference_arm, solved_options
 from llmctl.training.config import TrainSettings
 from llmctl.training.recipe import Architecture, DataSettings, check_loss
 
-ArmName = Literal["base", "lora", "sparse_gin", "self_loop"]
+
+def _check_arm(name: str) -> str:
+    if name not in (known := arm_names()):
+        listed = ", ".join(f"'{arm}'" for arm in known[:-1])
+        raise PydanticCustomError("arm", "Input should be {known}", {"known": f"{listed} or '{known[-1]}'"})
+    return name
+
+
+ArmName = Annotated[str, AfterValidator(_check_arm)]
 
 
 class LearningRateSearch(Recipe):
@@ -102,18 +112,15 @@ class CompareRecipe(Recipe):
                 raise ValueError(
                     f"train.{key} is {value}, but the arms and seeds of a comparison decide it: drop it"
                 )
-        if "width" in self.train.gin:
+        for key, option, value in solved_options(self.train):
+            raise ValueError(f"train.{key}.{option} is {value}, but it is solved for the budget: set budget")
+        for key, option, value, ablation in ablated_options(self.train):
             raise ValueError(
-                f"train.gin.width is {self.train.gin['width']}, but it is solved for the budget: set budget"
-            )
-        if self.train.gin.get("self_loops") == "only":
-            raise ValueError(
-                "train.gin.self_loops is only, which is what the arm self_loop is for: drop it, or "
-                "set it to drop"
+                f"train.{key}.{option} is {value}, which is what the arm {ablation.name} is for: remove it"
             )
         return self
 
     @property
     def reference(self) -> str:
         """The arm that others are compared with at equal size."""
-        return next(iter(self.architectures)) if self.architectures else "lora"
+        return next(iter(self.architectures)) if self.architectures else reference_arm()

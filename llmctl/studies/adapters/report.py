@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from llmctl.runs import Run, Section, Table, save_figure, write_report
-from llmctl.studies.adapters.arms import BASE
+from llmctl.studies.adapters.arm_kinds import BASE
 from llmctl.studies.adapters.plots import draw_curves, draw_perplexity
 from llmctl.studies.adapters.recipe import CompareRecipe
 from llmctl.studies.adapters.summary import FIGURES

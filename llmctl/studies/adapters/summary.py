@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from llmctl.runs import Estimate, Run, bootstrap_ratio, student_mean
-from llmctl.studies.adapters.arms import BASE, Arm, mismatch
+from llmctl.studies.adapters.arm_kinds import arm_pairs
+from llmctl.studies.adapters.arms import Arm, mismatch
 from llmctl.studies.adapters.recipe import CompareRecipe
 from llmctl.studies.adapters.units import SEARCH, is_searching, read_units, unit_key
 from llmctl.training.result import perplexity
@@ -64,13 +65,7 @@ def pairs(recipe: CompareRecipe, names: Sequence[str]) -> list[tuple[str, str]]:
     """Which arms are set against which: (a, b) for a - b, the ones that matter most first."""
     if recipe.architectures is not None:
         return [(second, first) for first, second in combinations(names, 2)]
-    wanted = [
-        ("sparse_gin", "lora"),
-        ("sparse_gin", "self_loop"),
-        ("self_loop", "lora"),
-        *((name, BASE) for name in ("lora", "sparse_gin", "self_loop")),
-    ]
-    return [pair for pair in wanted if set(pair) <= set(names)]
+    return arm_pairs(names)
 
 
 def _arm(arm: Arm, units: Mapping[str, Unit], rate: float | None) -> dict[str, Any]:

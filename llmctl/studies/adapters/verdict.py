@@ -7,20 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from llmctl.runs import Estimate
-from llmctl.studies.adapters.arms import BASE
+from llmctl.studies.adapters.arm_kinds import BASE, arm_title
 from llmctl.studies.adapters.recipe import CompareRecipe
-
-LABELS = {
-    "base": "base",
-    "lora": "LoRA",
-    "sparse_gin": "Sparse-GIN",
-    "self_loop": "self-loops only",
-}
 
 
 def label(name: str) -> str:
-    """An arm's name for people; architectures keep theirs."""
-    return LABELS.get(name, name)
+    """An arm's name in reports; architectures keep theirs."""
+    return arm_title(name)
 
 
 def verdicts(recipe: CompareRecipe, metrics: Mapping[str, Any]) -> list[str]:

@@ -97,7 +97,7 @@ def test_a_recipe_that_contradicts_itself_is_refused(tiny_model, changes, messag
         ({"budget": 100}, "budget is 100 parameters, but the smallest LoRA rank .*raise the budget"),
         ({"budget": 100, "arms": ["sparse_gin"]}, "budget is 100 .*the smallest Sparse-GIN width"),
         ({"train": {"gin": {"layers": [0, 7]}}}, "train.gin.layers has 7, but the model has 2 layers"),
-        ({"train": {"gin": {"widht": 4}}}, "train.gin has an option that Sparse-GIN does not know .*widht"),
+        ({"train": {"gin": {"widht": 4}}}, "gin has an option that Sparse-GIN does not know .*widht"),
         ({"model": "nowhere/at-all"}, "nowhere/at-all"),
         ({"data": {"rows": 4}, "search": {"rates": [1e-3, 1e-2]}}, "4 training rows and search.rows is 32"),
     ],

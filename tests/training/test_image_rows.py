@@ -13,7 +13,7 @@ from llmctl.models.tiny import make_tiny_vlm
 from llmctl.sampling import open_sampler
 from llmctl.training import LoraSettings, train
 from llmctl.training.data import IGNORED
-from llmctl.training.picture_data import language_targets, prepare_for_processor
+from llmctl.training.image_rows import language_targets, prepare_for_processor
 from tests.sampling.families import FAMILIES, save_family
 
 from .helpers import settings, weights

@@ -93,7 +93,7 @@ def _read(file: Mapping[str, Any], where: str) -> Any:
     return found.image
 
 
-class PictureCollator:
+class ImageCollator:
     """Pads a batch of rows, and adds the tensors of their pictures.
 
     Args:
