@@ -20,7 +20,7 @@ from llmctl.gin.attention_inputs import AttentionInputs
 from llmctl.gin.cache import CacheMemory
 from llmctl.gin.config import SparseGinConfig
 from llmctl.gin.layer import SparseGin
-from llmctl.gin.layouts import Layout, Placement
+from llmctl.gin.layouts import DecoderLayout, Placement
 
 NOT_MERGEABLE = (
     "a Sparse-GIN adapter cannot be merged: it passes messages between tokens, which no weight of the base "
@@ -52,7 +52,7 @@ class SparseGinLayer(nn.Module, BaseTunerLayer):
     adapter_layer_names = ("gin_block",)
     other_param_names = ("gin_placement",)
 
-    def __init__(self, base_layer: nn.Module, layout: Layout, num_layers: int) -> None:
+    def __init__(self, base_layer: nn.Module, layout: DecoderLayout, num_layers: int) -> None:
         super().__init__()
         missing = layout.missing(base_layer)
         if missing:

@@ -113,7 +113,7 @@ def test_what_cannot_be_trained_on_is_refused_with_the_name_of_the_row(vlm, colo
     good, lost = row(colours, "red", "yes"), row(colours, "green", "yes")
     with pytest.raises(UserError, match="row 2 needs the image .*green.png.*file missing"):
         train(vlm, [good, lost], settings(adapter="lora"), tmp_path / "a")
-    with pytest.raises(UserError, match="row 1 holds parts, such as a picture, but the model reads text"):
+    with pytest.raises(UserError, match="row 1 holds parts, such as an image, but the model reads only text"):
         train(tiny_model, [good], settings(adapter="lora"), tmp_path / "b")
-    with pytest.raises(UserError, match="loss_on is all and the model reads pictures"):
+    with pytest.raises(UserError, match="loss_on is all and the model reads images"):
         train(vlm, [good], settings(adapter="lora", loss_on="all"), tmp_path / "c")
