@@ -68,7 +68,7 @@ def _adapter_arm(kind: ArmKind, config: Any, train: TrainSettings, budget: int) 
     key = kind.adapter.options_key
     sized = kind.adapter.match_size(config, train.model_copy(update={"adapter": kind.adapter.name}), budget)
     settings = sized.settings
-    others = {name: {} for name in ("gin", "adapter_options") if name != key}
+    others: dict[str, Any] = {name: {} for name in ("gin", "adapter_options") if name != key}
     if kind.options:
         others[key] = getattr(settings, key) | kind.options
     return Arm(kind.name, sized.size, sized.parameters, settings.model_copy(update=others))
