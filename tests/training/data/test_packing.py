@@ -3,10 +3,10 @@
 import pytest
 
 from llmctl.models.tiny import tiny_tokenizer
-from llmctl.training.data import encode_row
-from llmctl.training.packing import pack_rows
+from llmctl.training.data.encoding import encode_row
+from llmctl.training.data.packing import pack_rows
 
-from .helpers import chat
+from ..helpers import chat
 
 
 @pytest.mark.parametrize(

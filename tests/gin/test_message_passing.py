@@ -1,4 +1,4 @@
-"""Who hears whom, in whole models: an earlier token is heard, a later, padded or foreign one never."""
+"""Message passing in whole models: earlier tokens send messages, later, padded or foreign ones never do."""
 
 from typing import Any
 
@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from llmctl.gin.decoder_layer import SparseGinLayer
 from llmctl.gin.graph import adjacency
-from llmctl.gin.model import SparseGinLayer
 
 from .tiny import FAMILIES, LAYERS, adapted, logits_of, pad_to, some_ids, visible_config
 
@@ -32,7 +32,7 @@ def who_moves(gin: Any, stream: Tensor, inputs: Any, token: int) -> Tensor:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("placement", ["before_mlp", "after_mlp", "parallel"])
-def test_a_token_is_heard_by_exactly_those_who_attend_to_it(family, placement):
+def test_a_token_sends_messages_to_exactly_those_with_an_edge_to_it(family, placement):
     gin, stream, inputs = record_call(adapted(family, placement=placement), 1, some_ids())
     edges = adjacency(inputs, gin.rule)[:, 0]  # (B, T, T)
     links = edges[:, torch.ones(10, 10).tril(-1).bool()]
@@ -87,7 +87,7 @@ def test_a_later_adapter_reads_what_an_earlier_one_added():
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_padding_is_heard_by_no_other_token(side):
+def test_padding_sends_no_message_to_another_token(side):
     ids, mask = pad_to([some_ids(1, 6)[0], some_ids(1, 9, seed=1)[0]], side)
     gin, stream, inputs = record_call(adapted(), 0, ids, attention_mask=mask)
     for token in range(3) if side == "left" else range(6, 9):
@@ -122,7 +122,7 @@ def test_a_padded_batch_has_the_logits_of_each_sequence_alone(family, side):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_packed_sequences_do_not_hear_each_other(family):
+def test_packed_sequences_exchange_no_messages(family):
     model = adapted(family, depth=2)
     first, second = some_ids(1, 5), some_ids(1, 7, seed=1)
     positions = torch.cat([torch.arange(5), torch.arange(7)])[None]

@@ -12,11 +12,11 @@ from llmctl.models.loading import load_image_text
 from llmctl.models.tiny import make_tiny_vlm
 from llmctl.sampling import open_sampler
 from llmctl.training import LoraSettings, train
-from llmctl.training.data import IGNORED
-from llmctl.training.image_rows import language_targets, prepare_for_processor
+from llmctl.training.data.encoding import IGNORED
+from llmctl.training.data.images import language_targets, prepare_for_processor
 from tests.sampling.families import FAMILIES, save_family
 
-from .helpers import settings, weights
+from ..helpers import settings, weights
 
 
 @pytest.fixture(scope="module", params=["clip", "siglip"])
@@ -109,11 +109,11 @@ def test_the_pattern_of_an_adapter_matches_linear_layers_of_the_language_part_al
         assert [name for name in linear if re.fullmatch(pattern, name)] == expected != []
 
 
-def test_what_can_not_be_trained_on_is_told_with_the_row(vlm, colours, tiny_model, tmp_path):
+def test_what_cannot_be_trained_on_is_refused_with_the_name_of_the_row(vlm, colours, tiny_model, tmp_path):
     good, lost = row(colours, "red", "yes"), row(colours, "green", "yes")
-    with pytest.raises(UserError, match="row 2 needs the picture .*green.png.*file missing"):
+    with pytest.raises(UserError, match="row 2 needs the image .*green.png.*file missing"):
         train(vlm, [good, lost], settings(adapter="lora"), tmp_path / "a")
-    with pytest.raises(UserError, match="row 1 holds parts, such as a picture, but the model reads text"):
+    with pytest.raises(UserError, match="row 1 holds parts, such as an image, but the model reads only text"):
         train(tiny_model, [good], settings(adapter="lora"), tmp_path / "b")
-    with pytest.raises(UserError, match="loss_on is all and the model reads pictures"):
+    with pytest.raises(UserError, match="loss_on is all and the model reads images"):
         train(vlm, [good], settings(adapter="lora", loss_on="all"), tmp_path / "c")

@@ -1,7 +1,7 @@
-"""Rows for vision-language models: prompts through the model's processor, pictures read when they are due.
+"""Rows for vision-language models: prompts go through the model's processor, images are read per batch.
 
-A row keeps the paths of its pictures, so that memory does not grow with them: the collator reads and
-processes those of a batch. Labels are the response's alone.
+A row holds the paths of its images, so that memory does not grow with them: the collator reads and processes
+the images of one batch. Only the response carries loss.
 """
 
 from __future__ import annotations
@@ -15,30 +15,31 @@ from llmctl.errors import UserError
 from llmctl.models.image_text import encode, image_token_of, join_pictures, render_with_pictures
 from llmctl.models.picture_parts import split_pictures
 from llmctl.pictures import read_picture
-from llmctl.training.data import IGNORED, Prepared, collect_columns
+from llmctl.training.data.columns import Prepared, collect_columns
+from llmctl.training.data.encoding import IGNORED
 
-PICTURES, PROMPT = "pictures", "prompt_text"  # columns beside those of text
+IMAGES, PROMPT = "pictures", "prompt_text"  # further columns of the dataset
 
 
 def prepare_for_processor(
     rows: Sequence[Mapping[str, Any]], processor: Any, *, loss_on: str = "last", max_length: int = 1024
 ) -> Prepared:
-    """Rows as the trainer reads them, for a model that reads pictures.
+    """Tokenize rows for a model that reads images.
 
     Args:
-        rows: As `data.read_rows` gives them; with messages.
-        processor: Of the model.
-        loss_on: Only "last" can be had.
-        max_length: Tokens of a row at most, those of its pictures counted; longer ones are dropped.
+        rows: From `rows.read_rows`; each with messages.
+        processor: The processor of the model.
+        loss_on: Only "last" is possible.
+        max_length: Maximum number of tokens per row, including those of its images; longer rows are dropped.
 
     Raises:
-        UserError: Loss on other tokens, a row without messages, a picture that can not be read, or a
-            template that does not fit.
+        UserError: Loss on other tokens, a row without messages, an image that cannot be read, or a
+            chat template that does not fit.
     """
     if loss_on != "last":
         raise UserError(
-            f"loss_on is {loss_on} and the model reads pictures, but their rows carry loss on the last "
-            "response alone: set loss_on=last"
+            f"loss_on is {loss_on} and the model reads images, but rows with images carry loss only on "
+            "the last response: set loss_on=last"
         )
     return collect_columns(rows, lambda row, where: _encode_row(row, where, processor), max_length)
 
@@ -50,7 +51,7 @@ def _encode_row(
         raise UserError(f"{where} has no messages, but a vision-language model is trained on messages")
     *before, reply = row["messages"]
     files = [_named(part) for m in before if not isinstance(m["content"], str) for part in m["content"]]
-    pictures = [file for file in files if file is not None]
+    images_of_row = [file for file in files if file is not None]
     opened = [{**m, "content": _open(m["content"], where)} for m in before]
     messages, images = split_pictures(opened, image_token_of(processor))
     prompt = render_with_pictures(processor, messages)
@@ -63,12 +64,12 @@ def _encode_row(
         )
     ids, _ = encode(processor, prompt, images)
     response = processor.tokenizer(whole[len(prompt) :], add_special_tokens=False)["input_ids"]
-    columns = {PICTURES: pictures, PROMPT: prompt}
+    columns = {IMAGES: images_of_row, PROMPT: prompt}
     return [*ids, *response], [IGNORED] * len(ids) + list(response), columns
 
 
 def _named(part: Mapping[str, Any]) -> dict[str, Any] | None:
-    """A picture's file and size, None for text."""
+    """The file and size of an image; None for text."""
     if part["type"] != "image":
         return None
     return {"path": part["path"], "max_side": int(part.get("max_side", 672))}
@@ -87,24 +88,24 @@ def _read(file: Mapping[str, Any], where: str) -> Any:
     found = read_picture(file["path"], max_side=file["max_side"])
     if found.image is None:
         raise UserError(
-            f"{where} needs the picture {file['path']}, which can not be read ({found.problem}): mend it, or "
-            "leave the row out"
+            f"{where} needs the image {file['path']}, which cannot be read ({found.problem}): replace "
+            "it, or leave the row out"
         )
     return found.image
 
 
 class ImageCollator:
-    """Pads a batch of rows, and adds the tensors of their pictures.
+    """Pads a batch of rows and adds the tensors of their images.
 
     Args:
-        processor: Of the model; its tokenizer has a padding token.
+        processor: The processor of the model, whose tokenizer has a padding token.
     """
 
     def __init__(self, processor: Any) -> None:
         self._processor = processor
 
     def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Collate examples as `prepare_for_processor` makes them."""
+        """Collate examples from `prepare_for_processor`."""
         width = max(len(example["input_ids"]) for example in examples)
         pad = self._processor.tokenizer.pad_token_id
 
@@ -121,21 +122,21 @@ class ImageCollator:
         return batch | join_pictures(tensors, torch.device("cpu"), width, pads_left=False)
 
     def _tensors(self, example: Mapping[str, Any]) -> dict[str, Any]:
-        if not example[PICTURES]:
+        if not example[IMAGES]:
             return {}
-        images = [_read(file, "a row") for file in example[PICTURES]]
+        images = [_read(file, "a row") for file in example[IMAGES]]
         return encode(self._processor, example[PROMPT], images)[1]
 
 
 def language_targets(model: Any, targets: str | Sequence[str]) -> str:
-    """A pattern of the layers of the language part that an adapter is put on, never of the vision part.
+    """A pattern for the layers of the language model that get an adapter, never those of the vision encoder.
 
     Args:
         model: A vision-language model.
-        targets: "all-linear", a pattern that is matched from the language part on, or name suffixes.
+        targets: "all-linear", a pattern for names below the language model, or name suffixes.
 
     Returns:
-        A regular expression for PEFT, which matches whole names.
+        A regular expression for PEFT, which matches it against whole names.
     """
     part = model.get_decoder()
     place = next(name for name, module in model.named_modules() if module is part)

@@ -12,30 +12,30 @@ from random import Random
 from typing import Any
 
 from llmctl.errors import UserError
-from llmctl.training.data import read_rows
-from llmctl.training.recipe import DataSettings, TaskData
+from llmctl.training.data.rows import read_rows
+from llmctl.training.recipe import TaskData, TrainDataSettings
 
 Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Rows:
-    """What a recipe's data came to."""
+    """The rows that a recipe's data gives."""
 
     training: list[Row]
     validation: list[Row]
-    repeats: int  # training rows that were left out because a validation row says the same
-    problems: list[Any]  # the tasks' `Problem`s behind the validation rows; empty where there is no task
+    repeats: int  # training rows that were left out because a validation row has the same content
+    problems: list[Any]  # the task's problems behind the validation rows; empty without a task
 
 
-def get_rows(data: DataSettings) -> Rows:
+def get_rows(data: TrainDataSettings) -> Rows:
     """Read the rows of a recipe, split by its seed.
 
-    Rows are taken in an order that the seed fixes, the validation rows first, so that more training rows
-    leave the validation rows what they are.
+    Rows are taken in an order that the seed fixes, the validation rows first. So the validation rows stay the
+    same when there are more training rows.
 
     Raises:
-        UserError: Nothing there, a malformed row, or too few rows to hold any out.
+        UserError: There are no rows, a row is malformed, or there are too few rows to hold any out.
     """
     wanted = None if data.rows is None else data.rows + (0 if data.is_apart else data.validation_rows)
     stream = list(islice(_stream(data, apart=False), wanted))
@@ -67,7 +67,7 @@ def _content(row: Row) -> str:
     return json.dumps({key: value for key, value in row.items() if key != "weight"}, sort_keys=True)
 
 
-def _stream(data: DataSettings, apart: bool) -> Iterator[tuple[Row, Any]]:
+def _stream(data: TrainDataSettings, apart: bool) -> Iterator[tuple[Row, Any]]:
     """(row, problem or None) of one source, in the order of the seed."""
     if data.task is not None:
         yield from _task_rows(data.task, data.seed, apart)
@@ -76,7 +76,7 @@ def _stream(data: DataSettings, apart: bool) -> Iterator[tuple[Row, Any]]:
     split = data.validation_split if apart and data.validation_split is not None else data.split
     for place, fields in _fields(str(path), data.config, split, data.seed):
         text = fields.get(data.text_field)
-        if not (isinstance(text, str) and not text.strip()):  # texts from the Hub have blank lines among them
+        if not (isinstance(text, str) and not text.strip()):  # data sets on the Hub contain blank lines
             yield to_row(fields, place, data.text_field), None
 
 
@@ -86,7 +86,7 @@ def _task_rows(task: TaskData, seed: int, apart: bool) -> Iterator[tuple[Row, An
     path = task.validation_path if apart and task.validation_path is not None else task.path
     split = task.validation_split if apart and task.validation_split is not None else task.split
     found = get_task(task.name, **({} if path is None else {"path": path}), **task.options)
-    # Seed 0 would keep the stored order, in which the first rows need not be like the last.
+    # Seed 0 would keep the stored order, which can be sorted in some way.
     for problem in found.problems(split, seed=seed + 1):
         if problem.solution is None:
             raise UserError(
@@ -112,11 +112,11 @@ def _fields(path: str, config: str | None, split: str, seed: int) -> Iterator[tu
 
 
 def _paragraphs(file: Path, seed: int) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Paragraphs of a text file, which blank lines divide."""
+    """Paragraphs of a text file, separated by blank lines."""
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} can not be read as UTF-8 text ({error}): give another data.path") from error
+        raise UserError(f"{file} cannot be read as UTF-8 text ({error}): give another data.path") from error
     parts = [part.strip() for part in re.split(r"\n\s*\n", text) if part.strip()]
     Random(seed).shuffle(parts)
     for number, part in enumerate(parts, 1):
@@ -124,10 +124,10 @@ def _paragraphs(file: Path, seed: int) -> Iterator[tuple[str, Mapping[str, Any]]
 
 
 def to_row(fields: Mapping[str, Any], place: str, text_field: str = "text") -> Row:
-    """A training row from a data set's row: messages, prompt and completion, or text.
+    """A training row from a row of a data set: messages, prompt and completion, or text.
 
     Raises:
-        UserError: It has none of these.
+        UserError: The row has none of these fields.
     """
     extra = {"weight": fields["weight"]} if "weight" in fields else {}
     if "messages" in fields:

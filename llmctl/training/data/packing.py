@@ -1,11 +1,11 @@
-"""Rows of any length become blocks of T tokens, so that nothing is padded."""
+"""Packing: rows of any length become blocks of T tokens, so that nothing is padded."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from llmctl.training.data import encode_row
+from llmctl.training.data.encoding import encode_row
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 def pack_rows(
     rows: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase, block: int
 ) -> list[dict[str, list[int]]]:
-    """Put rows one behind the other and cut them every `block` tokens; the last block may be shorter.
+    """Concatenate rows and split them into blocks of `block` tokens; the last block may be shorter.
 
     Tokens see the rows before theirs in a block, as in the pretraining of most models; each row ends with
     the end-of-sequence token, or as its chat template ends it.
 
     Args:
-        rows: As `llmctl.training.data.read_rows` gives them.
-        tokenizer: With a chat template, where rows have messages.
-        block: T.
+        rows: From `llmctl.training.data.rows.read_rows`.
+        tokenizer: It needs a chat template if rows have messages.
+        block: Number of tokens per block, T.
 
     Returns:
         Rows of `input_ids`.

@@ -6,12 +6,12 @@ import pytest
 
 from llmctl.errors import UserError
 from llmctl.runs.recipe import parse_recipe
-from llmctl.training.recipe import DataSettings
-from llmctl.training.sources import get_rows, to_row
+from llmctl.training.data.sources import get_rows, to_row
+from llmctl.training.recipe import TrainDataSettings
 
 
 def data(**fields):
-    return parse_recipe(DataSettings, fields, "test")
+    return parse_recipe(TrainDataSettings, fields, "test")
 
 
 def lines(path, rows):
@@ -82,7 +82,7 @@ def test_paragraphs_of_a_text_file_are_rows_and_blank_texts_are_none(tmp_path):
     ("fields", "message"),
     [
         ({"path": "nowhere.jsonl"}, "no file or folder at nowhere.jsonl"),
-        ({"path": "nowhere.txt"}, "nowhere.txt can not be read"),
+        ({"path": "nowhere.txt"}, "nowhere.txt cannot be read"),
         ({"validation_rows": 20}, "20 rows and data.validation_rows is 20, which leaves none to train on"),
     ],
 )
