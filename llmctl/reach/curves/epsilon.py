@@ -13,7 +13,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from llmctl.errors import UserError
-from llmctl.runs.stats import Estimate, clustered_mean, rank_correlation, rate_by_state, wilson
+from llmctl.reach.curves.paired import rate_difference
+from llmctl.runs.stats import Estimate, rank_correlation, rate_by_state, wilson
 
 
 @dataclass(frozen=True)
@@ -141,11 +142,11 @@ def summarize(pairs: Sequence[Pair], ks: Iterable[int] | None = None) -> dict[st
     }
 
 
-def compare(first: Sequence[Pair], second: Sequence[Pair], k: int) -> Estimate:
-    """epsilon(k) of the second minus that of the first on the same pairs, clustered by state.
+def epsilon_difference(first: Sequence[Pair], second: Sequence[Pair], k: int) -> Estimate:
+    """epsilon(k) of the second minus that of the first on the same pairs; see `rate_difference`.
 
     Raises:
-        UserError: The two do not hold the same pairs.
+        UserError: The two do not hold the same pairs, or the pairs share a single state.
     """
     one, two = ({pair.id: pair for pair in pairs} for pairs in (first, second))
     if one.keys() != two.keys():
@@ -156,8 +157,8 @@ def compare(first: Sequence[Pair], second: Sequence[Pair], k: int) -> Estimate:
     ids = sorted(one)
     if (states := len({pair.state for pair in first})) < 2:
         raise UserError(f"{states} states give no interval for a difference: compare on at least two")
-    differences = [float(_within(one[i], k)) - float(_within(two[i], k)) for i in ids]
-    return clustered_mean(differences, [one[i].state for i in ids])
+    missed = [[not _within(pairs[i], k) for i in ids] for pairs in (one, two)]
+    return rate_difference(*missed, [one[i].state for i in ids])
 
 
 def merge_shards(shards: Iterable[Sequence[Pair]], expected: Iterable[str]) -> list[Pair]:

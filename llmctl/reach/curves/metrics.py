@@ -7,7 +7,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llmctl.reach.curves.epsilon import Pair, Point, compare, epsilon_by_tokens, epsilon_curve, summarize
+from llmctl.reach.curves.epsilon import (
+    Pair,
+    Point,
+    epsilon_by_tokens,
+    epsilon_curve,
+    epsilon_difference,
+    summarize,
+)
 from llmctl.reach.curves.recipe import CurveRecipe
 from llmctl.runs import Estimate
 
@@ -56,7 +63,7 @@ def curve_metrics(
 def _baseline(found: Sequence[Pair], random: Sequence[Pair], ks: Sequence[int]) -> dict[str, Any]:
     difference: Estimate | None = None
     if len({pair.state for pair in found}) > 1:
-        paired = compare(random, found, max(ks))
+        paired = epsilon_difference(random, found, max(ks))
         difference = Estimate(paired.value, paired.low, paired.high, len(found))
     return {
         "method": "random controls, as many tokens through the model as the search of the same pair",

@@ -5,9 +5,9 @@ import pytest
 from llmctl.errors import UserError
 from llmctl.reach.curves.epsilon import (
     Pair,
-    compare,
     epsilon_by_tokens,
     epsilon_curve,
+    epsilon_difference,
     merge_shards,
     summarize,
 )
@@ -56,14 +56,14 @@ def test_the_most_frequent_control_tokens_are_counted():
 def test_a_comparison_is_paired_and_clustered():
     first = [pair(n, 1, state=f"s{n // 2}") for n in range(6)]
     second = [pair(n, 1 if n < 3 else None, state=f"s{n // 2}") for n in range(6)]
-    interval = compare(first, second, 1)
+    interval = epsilon_difference(first, second, 1)
     assert interval.value == pytest.approx(0.5)  # the second fails on three of six that the first solves
-    assert interval.low < 0.5 < interval.high
+    assert -1 <= interval.low < 0.5 < interval.high <= 1
     with pytest.raises(UserError, match="differ in 1 pairs"):
-        compare(first, second[:-1], 1)
+        epsilon_difference(first, second[:-1], 1)
     alone = [pair(n, 1, state="s") for n in range(2)]
     with pytest.raises(UserError, match="1 states give no interval"):
-        compare(alone, alone, 1)
+        epsilon_difference(alone, alone, 1)
 
 
 def test_merging_refuses_missing_and_doubled_pairs():
