@@ -1,4 +1,4 @@
-"""The interval of a paired difference: its coverage by enumeration, its limits, and what clusters do to it."""
+"""The interval of a paired difference: exact coverage by enumeration, limits, and the effect of clusters."""
 
 import math
 from itertools import product
