@@ -1,4 +1,4 @@
-"""A scorer that runs no model but asks whoever runs one for several searches; and what it asks."""
+"""A scorer that defers its forward passes, so that several searches can share them, and its requests."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ Request = ScoreRequest | GradientRequest | LoneRequest
 
 
 class AskingScorer:
-    """Answers a search as a `Scorer` does, and asks whoever runs the model for several searches.
+    """Looks like a `Scorer` to a search, and hands every forward pass on as a request.
 
     Its meter counts what a `Scorer` would run alone, so that a search costs the same alone and in company;
     what really goes through the model is counted by the `Merger`.

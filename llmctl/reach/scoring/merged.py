@@ -72,7 +72,7 @@ class Merger:
             pass
 
     def _read_left(self, asked: Sequence[RequestRows]) -> None:
-        """Compute the keys and values of left sides that were not asked for yet."""
+        """Compute the keys and values of left sides that are not known yet."""
         new = [left_rows(rows.scorer) for rows in asked if rows.scorer.left is None]
         self._in_batches(new, self._keep_left, 1)
 

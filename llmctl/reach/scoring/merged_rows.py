@@ -1,9 +1,9 @@
 """The rows of merged requests, and a padded block of some of them.
 
 Rows differ in length, so they are padded on the left, with a mask and positions. Where a problem's left
-side (a state before the control, a chat template) is worth its keys and values, they are computed once a
-search. A pass reads as many tokens of them as its shortest row allows: all rows put the same number of
-tokens through the model, the last ones, so that padding stays on the left, where also windows see it.
+side (a state before the control, a chat template) is worth its keys and values, they are computed once
+per search. A pass reads as many tokens of them as its shortest row allows: all rows put the same number of
+tokens through the model, the last ones, so that padding stays on the left, where sliding windows see it too.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ class PaddedBatch:
         }
 
     def _cache(self) -> DynamicCache:
-        """The caches of all rows, right-aligned; columns that the mask hides hold anything finite."""
+        """The caches of all rows, aligned on the right; masked columns hold any finite values."""
         index = torch.zeros(self._rows, self._cached, dtype=torch.long)
         begin: dict[AskingScorer, int] = {}
         prefixes: list[Layers] = []

@@ -1,4 +1,4 @@
-"""What reach asks of a model before it scores with it: its kind, its vocabulary, its context."""
+"""The properties of a model that scoring depends on: its kind, its vocabulary and its context."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What scoring counts and returns, and what a search needs of whoever scores its controls."""
+"""The records of scoring, and the interface through which a search scores its controls."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class ControlScores:
 
 
 class ControlScoring(Protocol):
-    """What a search asks of its scorer; `Scorer` and `AskingScorer` answer it."""
+    """The interface between a search and its scorer; `Scorer` and `AskingScorer` implement it."""
 
     model: Any
     layout: Layout

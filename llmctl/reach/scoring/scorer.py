@@ -1,4 +1,4 @@
-"""Score many controls of one problem at once: the way in which every search method asks the model.
+"""Score many controls of one problem at once: every search method uses the model through this.
 
 Only the logits that predict the target are computed. A prefix that all candidates share is read from its
 keys and values.

@@ -8,7 +8,6 @@ from llmctl.reach.curves.epsilon import (
     epsilon_by_tokens,
     epsilon_curve,
     epsilon_difference,
-    merge_shards,
     summarize,
 )
 
@@ -66,15 +65,9 @@ def test_a_comparison_is_paired_and_clustered():
         epsilon_difference(alone, alone, 1)
 
 
-def test_merging_refuses_missing_and_doubled_pairs():
-    ids = [p.id for p in PAIRS]
-    assert merge_shards([PAIRS[3:], PAIRS[:3]], ids) == PAIRS
-    with pytest.raises(UserError, match="1 of 5 pairs are missing .first: 'p4'"):
-        merge_shards([PAIRS[:4]], ids)
+def test_a_pair_given_twice_is_refused():
     with pytest.raises(UserError, match="1 pairs are there twice .first: 'p0'"):
-        merge_shards([PAIRS, PAIRS[:1]], ids)
-    with pytest.raises(UserError, match="not part of this curve"):
-        merge_shards([PAIRS], ids[:-1])
+        epsilon_curve([*PAIRS, PAIRS[0]])
 
 
 def test_a_curve_of_nothing_is_refused():
