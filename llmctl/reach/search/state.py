@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from llmctl.reach.result import Step
-from llmctl.reach.scoring.scorer import Meter, Scorer
+from llmctl.reach.scoring.records import ControlScoring, Meter
 from llmctl.reach.scoring.ties import tie_of
 from llmctl.reach.vocabulary import Pool
 
@@ -29,7 +29,7 @@ class Best:
 class Search:
     """One problem under search."""
 
-    def __init__(self, scorer: Scorer, pool: Pool, seed: int = 0) -> None:
+    def __init__(self, scorer: ControlScoring, pool: Pool, seed: int = 0) -> None:
         self.scorer = scorer
         self.pool = pool
         self.tokens = torch.tensor(pool.token_ids)  # (M,) ascending
