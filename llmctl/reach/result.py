@@ -56,7 +56,7 @@ class Result:
     """By control length: controls that the schedule scores if no witness is found; empty in older records
     and where the state alone suffices."""
     spent: Mapping[int, int] = field(default_factory=dict, hash=False)
-    """By control length: controls that were scored."""
+    """By control length: controls that the phases of the schedule scored."""
     uniform_draws: Mapping[int, int] = field(default_factory=dict, hash=False)
     """By control length: how many of the controls were drawn uniformly from all allowed ones."""
     density_bound: Mapping[int, float] = field(default_factory=dict, hash=False)

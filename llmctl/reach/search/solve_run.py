@@ -117,7 +117,7 @@ class SolveRun:
         while k is not None and k > 1:
             control, method = search.best[k].control, search.best[k].method
             kept = ~torch.eye(k, dtype=torch.bool)  # row i leaves out token i
-            search.evaluate(control.expand(k, k)[kept].view(k, k - 1), method)
+            search.evaluate(control.expand(k, k)[kept].view(k, k - 1), method, is_planned=False)
             if not search.is_solved(k - 1):
                 return
             k -= 1
@@ -191,7 +191,7 @@ def _density_bound(search: Search, certified: int | None, solved: int | None) ->
     """By length without a witness: the share of controls that reach the target is at most this, at 95 %.
 
     If a share p of the controls were hits, N uniform draws would all miss with probability (1 - p)^N, which
-    is below 5 % for p above 3 / N. A length that was tried in full has no bound here but a certificate.
+    is below 5 % for p above 3 / N. A length that was tried in full holds no hit, and has no bound here.
     """
     return {
         k: min(3 / count, 1.0)

@@ -39,7 +39,7 @@ class Search:
         self.generator = torch.Generator().manual_seed(seed)
         self.best: dict[int, Best] = {}
         self.beams: dict[int, Tensor] = {}  # the beam method's own survivors by length, (W, K)
-        self.spent: dict[int, int] = {}  # controls scored, by length
+        self.spent: dict[int, int] = {}  # controls that the phases scored, by length
         self.uniform: dict[int, int] = {}  # of all controls considered, those drawn uniformly, by length
         self._tried: dict[int, Tensor] = {}  # hashes of the controls scored, by length
         mixer = torch.Generator().manual_seed(2310_04444)
@@ -94,7 +94,13 @@ class Search:
         return controls[keep if tried is None else keep & ~torch.isin(hashes, tried)]
 
     def evaluate(
-        self, controls: Tensor, method: str, *, base: Tensor | None = None, stop_early: bool = True
+        self,
+        controls: Tensor,
+        method: str,
+        *,
+        base: Tensor | None = None,
+        stop_early: bool = True,
+        is_planned: bool = True,
     ) -> tuple[Tensor, Tensor]:
         """Score controls and note the best.
 
@@ -103,6 +109,7 @@ class Search:
             method: Who asks, for the record.
             base: (K,) the control they were made from; see `Scorer.score`.
             stop_early: Leave out the rest after the first checked hit.
+            is_planned: Count the controls in `spent`; those that shorten a witness are not part of a plan.
 
         Returns:
             The controls that were scored, (n, K), and their losses, (n,).
@@ -115,7 +122,8 @@ class Search:
             if len(admitted) == 0:
                 continue
             scores = self.scorer.score(admitted, base)
-            self.spent[k] = self.spent.get(k, 0) + len(admitted)
+            if is_planned:
+                self.spent[k] = self.spent.get(k, 0) + len(admitted)
             self._note(admitted, scores.loss, scores.margin, method)
             scored.append(admitted)
             losses.append(scores.loss)

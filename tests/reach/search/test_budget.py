@@ -45,11 +45,11 @@ def test_where_controls_abound_effort_multiplies_what_is_spent(small_model, lett
     monkeypatch.setattr(Scorer, "score", missing)
     problem = Problem(STATE, [7], position="after")
     base = solve(small_model, letters, problem, schedules.default(4))
-    more = solve(small_model, letters, problem, schedules.default(4, effort=8))
+    more = solve(small_model, letters, problem, schedules.default(4, effort=4))
     assert base.k is None and more.k is None
     for result in (base, more):
         assert all(result.spent[k] >= 0.95 * n for k, n in result.planned.items())
-    assert sum(more.spent.values()) >= 6 * sum(base.spent.values())  # k = 1 has 40 controls at any effort
+    assert sum(more.spent.values()) >= 3 * sum(base.spent.values())  # k = 1 has 40 controls at any effort
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if name not in ("scan", "copying")])
@@ -71,7 +71,7 @@ def test_a_filter_that_refuses_everything_ends_the_search(model, tokenizer):
 
 
 def test_what_is_found_up_to_k_does_not_depend_on_the_longest_control(small_model, letters):
-    for target in range(0, 40, 3):
+    for target in range(0, 40, 7):
         problem = Problem(STATE, [target], candidates=FEW)
         # Without shortening, which looks at parts of longer witnesses.
         plans = (replace(schedules.default(k), shorten=False) for k in (2, 4))
