@@ -54,7 +54,8 @@ def solve(
     state_ids: StateIdsOption = "",
     k: Annotated[int, typer.Option("--k", help="Maximum number of control tokens.")] = 4,
     method: Annotated[
-        str, typer.Option(help="Search method: default, published, scan, greedy, gcg, beam or random.")
+        str,
+        typer.Option(help="Search method: default, published, scan, greedy, copying, gcg, beam or random."),
     ] = "default",
     effort: Annotated[
         float, typer.Option(help="Multiply the number of steps of the default method by this.")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from llmctl.errors import UserError
@@ -22,10 +21,10 @@ if TYPE_CHECKING:
 
 
 def search_plan(search: CurveSearchSettings, *, certify: bool = False) -> Plan:
-    """The schedule of a recipe; llmctl's own schedule is planned for each pair from its base loss."""
+    """The schedule that a recipe's search asks for."""
     s = search
     if s.schedule == schedules.DEFAULT:
-        return partial(schedules.default, s.max_k, effort=s.effort, certify=certify, seed=s.seed)
+        return schedules.default(s.max_k, effort=s.effort, certify=certify, seed=s.seed)
     if s.schedule == schedules.PUBLISHED:
         return schedules.published(
             s.ks_greedy, s.ks_gcg, candidates=s.candidates, steps=s.steps, top_k=128, seed=s.seed
