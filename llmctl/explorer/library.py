@@ -151,7 +151,7 @@ class Library:
         from llmctl.runs.recipe import read_recipe_file
 
         with reading(name):
-            return read_recipe_file(self._file(name, "recipe.yaml"))
+            return read_recipe_file(self._file(name, "recipe.yaml"), is_link_allowed=False)
 
     def metrics(self, name: str) -> dict[str, Any]:
         """What `metrics.json` of a finished run holds.

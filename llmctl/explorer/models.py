@@ -149,7 +149,7 @@ def _short(name: str) -> str:
 
 def _base_of(folder: Path) -> str | None:
     try:
-        base = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
+        base = read_json(folder / "adapter_config.json", is_link_allowed=True).get("base_model_name_or_path")
     except (UserError, AttributeError):
         return None
     return _short(str(base)) if base else None

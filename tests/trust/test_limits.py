@@ -4,7 +4,7 @@ import pytest
 
 from llmctl.errors import UserError
 from llmctl.trust import check_yaml, parse_json, read_limited
-from llmctl.trust.limits import DEPTH, NODES, read_in_run
+from llmctl.trust.limits import DEPTH, NODES
 
 
 def test_an_alias_bomb_is_refused_before_it_is_built():
@@ -12,6 +12,12 @@ def test_an_alias_bomb_is_refused_before_it_is_built():
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 12)]
     with pytest.raises(UserError, match=f"stands for more than {NODES:,} values"):
         check_yaml("\n".join(lines))
+
+
+@pytest.mark.parametrize("text", ["a: &a {b: *a}", "&x [[*x]]", "a: &a {<<: *a}"])
+def test_yaml_that_holds_itself_is_refused(text):
+    with pytest.raises(UserError, match="holds itself, through the alias"):
+        check_yaml(text)
 
 
 def test_plain_aliases_pass():
@@ -60,4 +66,4 @@ def test_a_link_inside_a_run_is_refused(tmp_path):
     (tmp_path / "secret").write_text("s")
     (tmp_path / "metrics.json").symlink_to(tmp_path / "secret")
     with pytest.raises(UserError, match="is a link"):
-        read_in_run(tmp_path / "metrics.json")
+        read_limited(tmp_path / "metrics.json", is_link_allowed=False)
