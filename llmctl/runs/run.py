@@ -210,13 +210,13 @@ class Run:
         self._update_manifest(recipe, command)
         text = dump_recipe(recipe)
         path = self.path(RECIPE)
-        if not path.exists() or path.read_text(encoding="utf-8") != text:
+        if started_with is None or path.read_text(encoding="utf-8") != text:
             write_text(path, text)
 
     def _recipe_on_disk(self) -> dict[str, Any] | None:
         """The recipe that the run was started with; None if there is no run yet."""
         path = self.folder / RECIPE
-        if self._has_made(PurePosixPath(RECIPE)) and path.is_file():
+        if self._has_made(PurePosixPath(RECIPE)) and path.exists():
             return read_recipe_file(path, is_link_allowed=False)
         work = [name for name in self._manifest.get("made", ()) if name != RECIPE]
         if any((self.folder / name).exists() for name in work):
@@ -287,8 +287,8 @@ def _inside(name: str) -> PurePosixPath:
         or "\0" in name
     ):
         raise UserError(
-            f"{name!r} is not a name inside a run folder: models, tasks and arms give their names to files, so "
-            "rename them"
+            f"{name!r} is not a name inside a run folder: models, tasks and arms give their names to files; "
+            "rename it"
         )
     return relative
 
@@ -323,7 +323,8 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         _inside(name)
         inside(folder, name)
     if "commands" in manifest:
-        manifest = {"notes": {}, "changes": [], **manifest}
+        manifest.setdefault("notes", {})
+        manifest.setdefault("changes", [])
     return manifest
 
 
