@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ RECIPE_BYTES = 2**20  # a recipe of a megabyte has no reader
 JSON_BYTES = 2**28  # metrics and manifests; journals are read line by line
 LINE_BYTES = 2**26  # of a journal or of a task's file; a line holds a chunk of work at most
 DEPTH = 64  # nesting that a recipe may have; Python's parsers recurse
+_BRACKET = re.compile(r"[][{}]")
+_BRACKETS = 1_000  # open at once; the scanner's time grows with their square before it gives an event
 NODES = 50_000  # values after aliases are expanded: ten lines of aliases can mean a billion
 
 
@@ -52,6 +55,8 @@ def check_yaml(text: str, name: str = "the YAML") -> None:
     Raises:
         UserError: It nests deeper than `DEPTH`, or expands to more than `NODES` values.
     """
+    if _brackets(text) > _BRACKETS:
+        raise _too_deep(name)
     try:
         # the reader that builds it, so that both see the same text
         _count(YAML(typ="safe", pure=True).parse(text), name)
@@ -71,6 +76,15 @@ def parse_json(data: bytes | str) -> Any:
         return json.loads(data)
     except RecursionError:
         raise ValueError("it nests too deep") from None
+
+
+def _brackets(text: str) -> int:
+    """How many brackets are open at most, those inside quotes and comments too."""
+    depth = most = 0
+    for mark in _BRACKET.findall(text):
+        depth += 1 if mark in "[{" else -1
+        most = max(most, depth)
+    return most
 
 
 def _count(events: Any, name: str) -> None:

@@ -24,7 +24,7 @@ def test_plain_aliases_pass():
     check_yaml("base: &base {a: 1, b: 2}\nfirst: {<<: *base, c: 3}\nsecond: *base\n")
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, "{a: " * 5000, "- " * 70 + "x"])
+@pytest.mark.parametrize("text", ["[" * 100_000, "x: " + "[" * 900_000, "{a: " * 5000, "- " * 70 + "x"])
 def test_deep_yaml_is_refused_in_one_line(text):
     with pytest.raises(UserError, match=f"nests deeper than {DEPTH} levels"):
         check_yaml(text)
