@@ -33,6 +33,7 @@ from llmctl.runs.files import write_json
 from llmctl.training.checkpoints import Progress
 from llmctl.training.config import TrainJob
 from llmctl.training.result import TrainResult, read_result
+from llmctl.trust.permissions import child_arguments
 
 USER_ERROR = 2  # exit code of a child that stopped because of a mistake of the user
 ERROR_PREFIX = "llmctl: "
@@ -128,7 +129,7 @@ def run_child(command: list[str], progress: Progress | None) -> None:
     home = str(Path(llmctl.__file__).parents[1])
     paths = [home, *filter(None, [os.environ.get("PYTHONPATH")])]
     child = subprocess.Popen(
-        command,
+        [*command, *child_arguments()],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

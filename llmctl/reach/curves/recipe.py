@@ -192,7 +192,7 @@ def read_curve_recipe(folder: Path) -> CurveRecipe:
     path = folder / "recipe.yaml"
     if not path.is_file():
         raise UserError(f"{folder} is no run: give the folder of a finished `llmctl reach curve`")
-    content = read_recipe_file(path)
+    content = read_recipe_file(path, is_link_allowed=False)
     if (kind := content.pop("kind", None)) != CurveRecipe.kind:
         raise UserError(f"{folder} is a run of kind {kind!r}, but one of kind {CurveRecipe.kind!r} is needed")
     return parse_recipe(CurveRecipe, content, str(path))

@@ -47,7 +47,9 @@ def main(arguments: Sequence[str]) -> int:
         print_step,
         stop_with_parent,
     )
+    from llmctl.trust.permissions import take_arguments
 
+    arguments = take_arguments(arguments)
     if STOP_WITH_PARENT in arguments:
         stop_with_parent()
     (file,) = (argument for argument in arguments if argument != STOP_WITH_PARENT)
