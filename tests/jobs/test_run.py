@@ -30,7 +30,7 @@ def test_one_row_a_sample_in_the_order_of_the_plan(tmp_path):
     assert result.rows == len(found) == 10 * (1 + 3 + 3)
     assert result.computed == result.shards == 9
     columns = (
-        "model adapter task protocol seed problem sample turn text reward tokens is_correct answer error"
+        "model adapter task protocol seed problem sample turn text reward tokens is_correct answer error status"
     )
     assert list(found[0]) == columns.split()
     single = [row for row in found if row["protocol"] == "single"]
