@@ -35,6 +35,7 @@ from llmctl.jobs.rates import keep_rates
 from llmctl.jobs.recorder import Recorder
 from llmctl.jobs.records import Done, ProblemCount, Shard
 from llmctl.jobs.results import RESULTS, Part, merge_parts
+from llmctl.jobs.show import SUMMARY
 from llmctl.jobs.spec import JobRecipe
 from llmctl.jobs.worker import OpenSampler, one_line
 from llmctl.models.description import check_adapter, fingerprints
@@ -45,8 +46,6 @@ from llmctl.sampling.open import choose_engine
 __all__ = ["Engine", "JobResult", "check_job", "estimate_job", "run_job"]
 
 logger = logging.getLogger(__name__)
-
-SUMMARY = "summary.json"
 
 
 @dataclass

@@ -49,8 +49,8 @@ class JobRecipe(Recipe):
     workers: WorkerSettings = WorkerSettings()
     """Resources of a worker."""
     fail_on_error: float = Field(default=0, ge=0, le=1)
-    """Share of samples that may end with an error of the engine; with more, the command exits with code 3. The
-    same command asks for these samples alone again."""
+    """Share of samples that may end with an error of the engine; with more, the command exits with code 3.
+    The same command asks for these samples alone again."""
     prices: dict[str, Price] = {}
     """Prices by model, e.g. `{gpt: {input: 0.15, output: 0.6}}`, in a currency of your choice per million
     tokens."""
