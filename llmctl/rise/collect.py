@@ -24,13 +24,16 @@ class _OpenEpisode:
     """An episode while it is sampled."""
 
     problem: Problem
+    goes_on: bool = False  # after a right answer
     turns: list[Turn] = field(default_factory=list)
     states: list[State] = field(default_factory=list)
 
     @property
     def is_over(self) -> bool:
         last = self.turns[-1] if self.turns else None
-        return last is not None and (last.is_correct or last.is_degenerate or last.error is not None)
+        if last is None:
+            return False
+        return last.is_degenerate or last.error is not None or (last.is_correct and not self.goes_on)
 
     def close(self) -> Episode:
         return Episode(self.problem.id, tuple(self.turns), tuple(self.states))
@@ -82,10 +85,10 @@ def collect_episodes(
         teacher: Required where `settings.improve` names it.
 
     Returns:
-        One episode per problem. An episode ends at its first right answer, at a degenerate response, or
-        where the engine failed.
+        One episode per problem. An episode ends at its first right answer (unless `settings.go_on`), at a
+        degenerate response, or where the engine failed.
     """
-    episodes = [_OpenEpisode(problem) for problem in problems]
+    episodes = [_OpenEpisode(problem, settings.go_on) for problem in problems]
     for turn in range(1, settings.turns + 1):
         active = [episode for episode in episodes if not episode.is_over]
         if active:
@@ -139,8 +142,14 @@ def _ask_teacher(teacher: Player, states: Sequence[_OpenState], samples: int, se
 
 
 def _best(candidates: Sequence[Turn], source: str) -> Improved | None:
-    """The candidate of highest reward, the likelier one among equals; repeats and degenerate ones are out."""
-    usable = [c for c in candidates if c.error is None and not c.is_repeat and not c.is_degenerate]
+    """The candidate of highest reward, the likelier one among equals.
+
+    Degenerate responses are out, and so are repeats of an earlier turn, but for right ones: to give a right
+    answer again is what an episode that goes on after it should teach.
+    """
+    usable = [
+        c for c in candidates if c.error is None and not c.is_degenerate and (c.is_correct or not c.is_repeat)
+    ]
     if not usable:
         return None
     best = max(usable, key=lambda c: (c.reward, (c.logprob or 0.0) / max(1, c.tokens)))

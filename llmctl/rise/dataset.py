@@ -66,19 +66,25 @@ def _rows_of_episode(
             "completion": [{"role": "assistant", "content": improved.text}],
             "weight": raw_weight(improved.reward, state.rewards, w.scheme, w.tau),
             "turn": state.turn,
+            "kind": "first" if not done else "keep" if done[-1].is_correct else "repair",
             "source": improved.source,
             "reward": improved.reward,
         }
 
 
-def write_rows(rows: Iterable[Mapping[str, Any]], path: Path) -> dict[str, Any]:
+def write_rows(rows: Iterable[Mapping[str, Any]], path: Path, *, balance: bool = False) -> dict[str, Any]:
     """Scale the weights to mean 1 and write the rows, all of them or none, without holding them in memory.
 
     The trainer divides by the number of label tokens, not by the weights, so weights of mean 1 leave the
     effective learning rate of plain fine-tuning unchanged.
 
+    Args:
+        rows: As `training_rows` yields them.
+        path: The JSONL file.
+        balance: Give first answers, repairs and keeps the same total weight.
+
     Returns:
-        Counts for the report: rows, by turn, by source, by reward.
+        Counts for the report: rows, by turn, by kind, by source, by reward.
 
     Raises:
         UserError: There are no rows.
@@ -86,13 +92,12 @@ def write_rows(rows: Iterable[Mapping[str, Any]], path: Path) -> dict[str, Any]:
     counts: Counter[str] = Counter()
     # Hidden names that the next start of the run removes, should a kill leave them behind.
     raw, scaled = (path.with_name(f".{path.name}.{part}{TEMPORARY_SUFFIX}") for part in ("raw", "scaled"))
-    total = 0.0
+    totals: Counter[str] = Counter()  # of the weights, by kind
     with raw.open("w", encoding="utf-8") as file:
         for row in rows:
-            total += row["weight"]
-            counts.update(
-                ["rows", f"turn {row['turn']}", f"from {row['source']}", f"reward {row['reward']:g}"]
-            )
+            totals[row["kind"] if balance else ""] += row["weight"]
+            of = [f"turn {row['turn']}", row["kind"], f"from {row['source']}", f"reward {row['reward']:g}"]
+            counts.update(["rows", *of])
             file.write(to_json(row) + "\n")
     if not counts["rows"]:
         raw.unlink()
@@ -100,11 +105,12 @@ def write_rows(rows: Iterable[Mapping[str, Any]], path: Path) -> dict[str, Any]:
             "no collected response is good enough to train on: collect more problems or samples, set "
             "weights.keep to better or all, or add reference to collect.improve, in a new --run"
         )
-    scale = counts["rows"] / total
+    scales = {kind: counts["rows"] / len(totals) / total for kind, total in totals.items()}
     with raw.open(encoding="utf-8") as source, scaled.open("w", encoding="utf-8") as file:
         for line in source:
             row = json.loads(line)
             kept = {key: row[key] for key in ("prompt", "completion")}
+            scale = scales[row["kind"] if balance else ""]
             file.write(to_json({**kept, "weight": round(row["weight"] * scale, 6)}) + "\n")
         file.flush()
         os.fsync(file.fileno())

@@ -117,7 +117,8 @@ class Phases:
             read_episodes(self.run, iteration),
             self.recipe,
         )
-        return write_rows(rows, self.run.path(f"data/iteration-{iteration}.jsonl"))
+        path = self.run.path(f"data/iteration-{iteration}.jsonl")
+        return write_rows(rows, path, balance=self.recipe.weights.balance)
 
     def train(self, iteration: int, start: Policy) -> TrainResult:
         """Train on the rows of an iteration, starting from the policy that collected them."""

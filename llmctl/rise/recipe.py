@@ -55,6 +55,9 @@ class CollectSettings(Recipe):
     """Sources of improved responses; the first source that has a right response is used."""
     teacher: TeacherSettings | None = None
     """The teacher; required where `improve` names teacher."""
+    go_on: bool = False
+    """Whether an episode goes on after a right answer, so that keeping one is trained as well. The message
+    after every attempt must then be the same for right and wrong answers: set `sampling.retry`."""
     first_turn: bool = True
     """Whether to train on the first attempt as well, not only on later ones."""
     chunk: int = Field(default=64, ge=1)
@@ -83,6 +86,9 @@ class WeightSettings(Recipe):
     """Temperature; with 0.4, as in the public RISE code, a right response weighs 12.2 times a wrong one."""
     keep: Keep = "success"
     """Responses to train on: all, better (than the turn before), best (so far), or success (right)."""
+    balance: bool = False
+    """Whether first answers, repairs (after a wrong answer) and keeps (after a right one) get the same total
+    weight, however many rows there are of each."""
 
 
 class WarmStart(Recipe):
@@ -145,6 +151,15 @@ class RiseRecipe(Recipe):
     """Evaluation before and after training."""
     seed: int = Field(default=0, ge=0)
     """Seed that all other seeds of the run are derived from."""
+
+    @model_validator(mode="after")
+    def _retry_is_neutral(self) -> RiseRecipe:
+        if self.collect.go_on and self.sampling.retry is None:
+            raise ValueError(
+                "collect.go_on is true and sampling.retry is null, but the task's feedback calls right "
+                "answers wrong as well: set sampling.retry to a neutral message, e.g. Check your answer."
+            )
+        return self
 
     @model_validator(mode="after")
     def _warm_start_is_used(self) -> RiseRecipe:

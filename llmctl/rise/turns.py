@@ -50,7 +50,7 @@ def next_conversation(
     problem: Problem,
     attempts: Sequence[Turn],
     window: int | None = None,
-    retry: str | None = None,
+    retry: str | Sequence[str] | None = None,
 ) -> list[Message]:
     """The messages that ask for the next turn.
 
@@ -59,14 +59,22 @@ def next_conversation(
         problem: The problem.
         attempts: All turns so far; none for the first turn.
         window: Number of the last turns that stay in the prompt; None keeps all.
-        retry: Message after every turn, in place of its feedback.
+        retry: Message after every turn, in place of its feedback; of a list, turn t has number t modulo its
+            length, whatever the window shows.
     """
     messages = list(task.conversation(problem))
-    for attempt in attempts if window is None else attempts[-window:]:
-        said = attempt.message if retry is None else retry
+    first = 0 if window is None else max(0, len(attempts) - window)
+    for number, attempt in enumerate(attempts[first:], first):
         messages.append({"role": "assistant", "content": attempt.text})
-        messages.append({"role": "user", "content": f"{said}\n{problem.prompt}"})
+        messages.append({"role": "user", "content": f"{_message(attempt, retry, number)}\n{problem.prompt}"})
     return messages
+
+
+def _message(attempt: Turn, retry: str | Sequence[str] | None, number: int) -> str:
+    """The message after turn `number`, from 0."""
+    if retry is None:
+        return attempt.message
+    return retry if isinstance(retry, str) else retry[number % len(retry)]
 
 
 def is_degenerate(text: str) -> bool:

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any, ClassVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from llmctl.errors import UserError
 from llmctl.runs.files import (
@@ -195,7 +195,7 @@ class Run:
         started_with = self._recipe_on_disk()
         if started_with is not None:
             free = getattr(type(recipe), "free_keys", ())
-            if changed := differences(started_with, recipe_content(recipe), free):
+            if changed := differences(_completed(recipe, started_with), recipe_content(recipe), free):
                 raise UserError(
                     f"{self.folder} was made with another recipe: {', '.join(changed)}; "
                     "choose another --run, or start over with --fresh"
@@ -267,6 +267,16 @@ class Run:
 
     def _write_manifest(self) -> None:
         write_json(self.folder / MANIFEST, self._manifest)
+
+
+def _completed(recipe: BaseModel, stored: dict[str, Any]) -> dict[str, Any]:
+    """A stored recipe with the defaults of keys that are newer than it; as it is where it does not fit."""
+    kind = {key: stored[key] for key in ("kind",) if key in stored}
+    try:
+        filled = type(recipe).model_validate({key: stored[key] for key in stored if key not in kind})
+    except ValidationError:
+        return stored
+    return recipe_content(filled) | kind
 
 
 def _inside(name: str) -> PurePosixPath:

@@ -29,5 +29,6 @@ class SamplingSettings(Recipe):
     """Maximum number of new tokens per attempt."""
     window: int | None = Field(default=None, ge=1)
     """Number of earlier attempts that stay in the prompt (the sliding window); null keeps all of them."""
-    retry: str | None = None
-    """Message that follows every attempt; null takes the task's feedback on a wrong answer."""
+    retry: str | tuple[str, ...] | None = None
+    """Message that follows every attempt, or a list of them, which attempts take in turn; null takes the
+    task's feedback on a wrong answer."""

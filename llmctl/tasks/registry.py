@@ -24,6 +24,7 @@ TASKS: Registry[Callable[..., Any]] = Registry(
     "llmctl.tasks",
     {
         "sort": "llmctl.tasks.sort:Sort",
+        "letters": "llmctl.tasks.letters:Letters",
         "gsm8k": "llmctl.tasks.gsm8k:Gsm8k",
         "math": "llmctl.tasks.math:Math",
         "svamp": "llmctl.tasks.svamp:Svamp",
@@ -44,10 +45,10 @@ def get_task(name: str, path: str | Path | None = None, **options: Any) -> Task:
     """A task by name.
 
     Args:
-        name: "sort", "gsm8k", "math", "svamp", "jsonl", the name of a task that an installed package
-            registers, "gym:<dataset>" such as "gym:chain_sum", or "python:<module>:<attribute>", which
-            imports the attribute from your own code: a task, or a callable that returns one (it receives
-            `path`, where given, and the options).
+        name: "sort", "letters", "gsm8k", "math", "svamp", "jsonl", the name of a task that an installed
+            package registers, "gym:<dataset>" such as "gym:chain_sum", or "python:<module>:<attribute>",
+            which imports the attribute from your own code: a task, or a callable that returns one (it
+            receives `path`, where given, and the options).
         path: For tasks that are read from files. A JSONL file: every split name reads that file. A folder:
             split "train" reads train*.jsonl in it, "test" reads test*.jsonl.
         **options: See the task's class: `Sort`, `Jsonl`, `Gym` (the data set's own configuration).

@@ -48,7 +48,7 @@ def test_demo_model_prints_what_both_models_can_do(llmctl, tmp_path, monkeypatch
         monkeypatch.setattr(module, name, lambda quiet: tmp_path)
     done = llmctl("msr", "demo-model")
     assert done.code == 0, done.err
-    for words in ("0.950 [0.910, 0.970], n = 200", "A red cup.", "direct:     Red.", "taught in 3 s"):
+    for words in ("0.950 [0.910, 0.970], n = 200", "A red cup.", "direct:     Red.", "trained in 3 s"):
         assert words in done.out
     found = json.loads(llmctl("msr", "demo-model", "--json").out)
     assert found["msr-demo"]["names_rightly"]["colour"] == share

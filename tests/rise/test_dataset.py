@@ -84,7 +84,7 @@ def test_written_weights_have_mean_one_and_keep_their_ratios(tmp_path):
     written = [json.loads(line) for line in path.read_text().splitlines()]
     assert [row["weight"] for row in written] == pytest.approx([1 / 3, 5 / 3], abs=1e-6)
     assert set(written[0]) == {"prompt", "completion", "weight"}
-    assert counts == {"rows": 2, "turn 2": 1, "turn 3": 1, "from self": 2, "reward 1": 2}
+    assert counts == {"rows": 2, "turn 2": 1, "turn 3": 1, "repair": 2, "from self": 2, "reward 1": 2}
     assert [p.name for p in tmp_path.iterdir()] == ["rows.jsonl"]
 
 

@@ -382,3 +382,18 @@ def test_killed_again_and_again_a_run_ends_like_an_unbroken_one(tmp_path, run_an
     assert kills >= 6
     long_work(tmp_path / "broken")
     assert contents(tmp_path / "broken") == contents(tmp_path / "unbroken")
+
+
+def test_a_run_that_began_before_a_key_was_added_goes_on_where_the_key_has_its_default(tmp_path):
+    class Older(Recipe):
+        a: int = 1
+
+    class Newer(Recipe):
+        a: int = 1
+        added: bool = False
+
+    Run.open(tmp_path / "run", Older(), "x").close()
+    Run.open(tmp_path / "run", Newer(), "x").close()
+    assert "added: false" in (tmp_path / "run" / "recipe.yaml").read_text()
+    with pytest.raises(UserError, match="added False -> True"):
+        Run.open(tmp_path / "run", Newer(added=True), "x")

@@ -29,9 +29,9 @@ def test_values_out_of_range_are_refused(bad):
 
 
 def test_rise_and_msr_use_the_same_sections():
-    from llmctl.msr.settings import ItemSettings
+    from llmctl.msr.settings import ItemSummarySettings
     from llmctl.rise.recipe import RiseRecipe
 
     assert RiseRecipe.model_fields["sampler"].annotation is EngineSettings
     assert RiseRecipe.model_fields["sampling"].annotation is SamplingSettings
-    assert ItemSettings.model_fields["sampler"].annotation is EngineSettings
+    assert ItemSummarySettings.model_fields["sampler"].annotation is EngineSettings

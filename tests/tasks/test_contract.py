@@ -12,8 +12,23 @@ from llmctl.tasks import Task, get_task, list_tasks
 from .samples import HOSTILE
 
 # The last word of a conversation-ending reply that is readable and wrong for every problem of the task.
-WRONG = {"sort": "99 98", "math": "\\boxed{x^9+987}", "gym:word_sorting": "<answer>zz, aa</answer>"}
-NAMES = ("sort", "gsm8k", "svamp", "math", "jsonl", "gym:chain_sum", "gym:countdown", "gym:word_sorting")
+WRONG = {
+    "sort": "99 98",
+    "letters": "z y",
+    "math": "\\boxed{x^9+987}",
+    "gym:word_sorting": "<answer>zz, aa</answer>",
+}
+NAMES = (
+    "sort",
+    "letters",
+    "gsm8k",
+    "svamp",
+    "math",
+    "jsonl",
+    "gym:chain_sum",
+    "gym:countdown",
+    "gym:word_sorting",
+)
 
 
 @pytest.fixture(scope="module", params=NAMES)
