@@ -218,9 +218,10 @@ class ServerSampler(Closing):
         for rung in range(self._rung, len(_RUNGS)):
             try:
                 data = self._client.post(CHAT, body | _RUNGS[rung])
-            except Refused:
-                if rung == len(_RUNGS) - 1:
-                    raise  # the bare request is refused as well: the extras are not to blame
+            except Refused as error:
+                # A filter reads the conversation, and a bare request is refused as well: no extra is to blame.
+                if isinstance(error, Filtered) or rung == len(_RUNGS) - 1:
+                    raise
             else:
                 self._rung = max(self._rung, rung)
                 return data
