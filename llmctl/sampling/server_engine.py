@@ -219,7 +219,7 @@ class ServerSampler(Closing):
             try:
                 data = self._client.post(CHAT, body | _RUNGS[rung])
             except Refused as error:
-                # A filter reads the conversation, and a bare request is refused as well: no extra is to blame.
+                # A filter reads the conversation; a bare request has no extras that could be to blame.
                 if isinstance(error, Filtered) or rung == len(_RUNGS) - 1:
                     raise
             else:
