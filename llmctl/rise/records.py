@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
-from llmctl.sampling.types import SampleStatus, Self
+from llmctl.sampling.types import SampleStatus
 
 
 @dataclass(frozen=True)
