@@ -25,7 +25,10 @@ def explore(
         list[Path] | None, typer.Option(help="Folder of an adapter to offer. Can be repeated.")
     ] = None,
     host: Annotated[
-        str, typer.Option(help="Address to listen on; one that other machines can reach needs a password.")
+        str,
+        typer.Option(
+            help="Address to listen on; one that other machines can reach needs a password and a certificate."
+        ),
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 selects a free port.")] = 7860,
     password: Annotated[
@@ -34,6 +37,18 @@ def explore(
             help="Password that every visitor must give.", envvar="LLMCTL_EXPLORER_PASSWORD", show_envvar=True
         ),
     ] = None,
+    certfile: Annotated[
+        Path | None, typer.Option(help="TLS certificate in PEM format; serves the page over HTTPS.")
+    ] = None,
+    keyfile: Annotated[
+        Path | None, typer.Option(help="Private key of the certificate, where it has a file of its own.")
+    ] = None,
+    insecure_http: Annotated[
+        bool,
+        typer.Option(
+            "--insecure-http", help="Serve other machines over plain HTTP, which shows the password."
+        ),
+    ] = False,
     device: Annotated[str, typer.Option(help="Device of the models: auto, cpu, cuda, cuda:1, ...")] = "auto",
     dtype: Annotated[
         str, typer.Option(help="Data type of the weights: auto, float32, bfloat16 or float16.")
@@ -70,16 +85,21 @@ def explore(
         host=host,
         port=port,
         password=password,
+        certfile=certfile,
+        keyfile=keyfile,
+        insecure_http=insecure_http,
         limits=Limits(running=parallel, budget=max_budget),
     )
-    serve(settings, lambda address: _say(address, open_page))
+    serve(settings, lambda address, link: _say(address, link, open_page))
 
 
-def _say(address: str, open_page: bool) -> None:
-    """Print the address of the page, once it can be opened."""
+def _say(address: str, link: str | None, open_page: bool) -> None:
+    """Print the address of the page, and the link that logs in without the password."""
     from llmctl.cli.output import print_text
 
     print_text(f"explorer: {address} (press Ctrl-C to stop)")
+    if link is not None:
+        print_text(f"one-time link: {link} (it logs in once, without the password)")
     if open_page:
         import webbrowser
 

@@ -7,8 +7,9 @@ scripts and styles need an open Content-Security-Policy, and it brings 367 MB of
 uvicorn with plain JavaScript modules need no build step and answer to every one of these.
 
 The arrows inside: `app` (routes) -> `sessions` (a tab's socket and its jobs) -> `search`, `reach_set` and
-`chat` (the jobs), `questions` (what is answered at once) -> `models`, `library` (what may be opened) ->
-`scheduler` (which request may run the model next), `limits`.
+`chat` (the work of a job), `questions` (what is answered at once) -> `models` (what may be opened) -> `jobs`,
+`scheduler`, `slots`, `turns` (which request may run the model next), `events`, `limits`. `server` and
+`access` stand between the network and `app`, and `files` between the files of runs and the answers.
 """
 
 from llmctl.explorer.limits import Limits

@@ -21,10 +21,11 @@ from starlette.websockets import WebSocket
 import llmctl
 from llmctl.errors import LlmctlError, UserError
 from llmctl.explorer import curves, episodes, questions
-from llmctl.explorer.guard import Guard
-from llmctl.explorer.library import Library, RunNotFound
+from llmctl.explorer.access.guard import Guard
+from llmctl.explorer.access.login import Login
+from llmctl.explorer.files.library import Library, RunNotFound
 from llmctl.explorer.limits import Limits
-from llmctl.explorer.models import Models
+from llmctl.explorer.models import Models, check_tokens
 from llmctl.explorer.reach_set import ExploredSets
 from llmctl.explorer.requests import (
     BoundRequest,
@@ -51,6 +52,7 @@ def make_app(
     *,
     host: str = "127.0.0.1",
     password: str | None = None,
+    token: str | None = None,
     warm_up: bool = False,
 ) -> Starlette:
     """The explorer as an ASGI application.
@@ -59,9 +61,10 @@ def make_app(
         library: The runs folder.
         models: Which models may be opened.
         limits: What a visitor may ask for.
-        host: What the server listens on; decides which Host names are answered.
-        password: Asked of every visitor.
-        warm_up: Load the default model at once, in a thread.
+        host: The address that the server listens on; it decides which Host names are answered.
+        password: The password that every visitor must give; None asks nobody.
+        token: The secret of a link that logs in once without the password.
+        warm_up: Whether to load the default model at once, in a thread.
     """
     limits = limits or Limits()
     scheduler = Scheduler(limits.running, limits.waiting, limits.questions)
@@ -97,7 +100,8 @@ def make_app(
         WebSocketRoute("/api/session", _socket(scheduler, models, limits, shelf)),
         Mount("/static", StaticFiles(directory=STATIC)),
     ]
-    guard = Middleware(Guard, host=host, password=password, body=limits.body)
+    login = None if password is None else Login(password, token)
+    guard = Middleware(Guard, host=host, login=login, body=limits.body)
     return Starlette(routes=routes, middleware=[guard])
 
 
@@ -147,7 +151,11 @@ def _question(
     cls: type[PageRequest],
     answer: Callable[[Models, Any], Any],
 ) -> Endpoint:
-    return _asked(limits, cls, lambda order: scheduler.ask(lambda: answer(models, order)))
+    def answer_in_turn(order: Any) -> Any:
+        check_tokens(models, order, limits)
+        return answer(models, order)
+
+    return _asked(limits, cls, lambda order: scheduler.ask(lambda: answer_in_turn(order)))
 
 
 def _asked(limits: Limits, cls: type[PageRequest], answer: Callable[[Any], Any]) -> Endpoint:
@@ -166,6 +174,8 @@ async def _answer(work: Callable[[], Any]) -> Response:
         return _json({"error": str(error)}, 404)
     except LlmctlError as error:
         return _json({"error": str(error)}, 400)
+    except RecursionError:
+        return _json({"error": "the files of this run nest too deep to be shown"}, 400)
     except Exception as error:  # a defect: the page says so, the log has the traceback
         logger.exception("a question failed")
         return _json({"error": f"{type(error).__name__}: {error}"}, 500)

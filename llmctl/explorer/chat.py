@@ -6,9 +6,10 @@ from contextlib import nullcontext
 from typing import Any
 
 from llmctl.errors import UserError
+from llmctl.explorer.events import ChatBegan, ReplyEnded, ReplyGrew
+from llmctl.explorer.jobs import Job
 from llmctl.explorer.models import Models, Open
 from llmctl.explorer.requests import ChatRequest
-from llmctl.explorer.scheduler import Job
 from llmctl.rise.records import Turn
 from llmctl.rise.turns import next_conversation
 from llmctl.sampling.common import check_length, derive_seed, render
@@ -51,8 +52,7 @@ def converse(job: Job, models: Models, request: ChatRequest) -> None:
     """Let one model or two attempt a problem over several turns, without an oracle.
 
     Every answer is followed by what follows a wrong one, right or not, as in the evaluation of RISE.
-    News: `begin` (the sides), `text` (a piece of a reply), `turn` (a whole reply, judged where there is a
-    reference answer).
+    Events: `ChatBegan`, `ReplyGrew`, `ReplyEnded`.
 
     Raises:
         UserError: The model has no chat template, or the conversation is longer than its context.
@@ -66,7 +66,7 @@ def converse(job: Job, models: Models, request: ChatRequest) -> None:
     task = OwnTask(request.system, request.answer)
     problem = Problem("own", request.problem, request.answer)
     sides = ["tuned", "base"] if request.adapter is not None else ["base"]
-    job.say("begin", sides=sides, retry=f"{INCORRECT}\n{request.problem}")
+    job.say(ChatBegan(sides, retry=f"{INCORRECT}\n{request.problem}"))
     attempts: dict[str, list[Turn]] = {side: [] for side in sides}
     for turn in range(request.turns):
         for side in sides:
@@ -78,14 +78,15 @@ def converse(job: Job, models: Models, request: ChatRequest) -> None:
                 Turn(text, feedback.reward, feedback.is_correct, feedback.answer, INCORRECT, tokens, None)
             )
             job.say(
-                "turn",
-                side=side,
-                turn=turn,
-                text=text,
-                tokens=tokens,
-                answer=feedback.answer,
-                is_correct=feedback.is_correct if request.answer else None,
-                said=CORRECT if feedback.is_correct else feedback.message,
+                ReplyEnded(
+                    side=side,
+                    turn=turn,
+                    text=text,
+                    tokens=tokens,
+                    answer=feedback.answer,
+                    is_correct=feedback.is_correct if request.answer else None,
+                    said=CORRECT if feedback.is_correct else feedback.message,
+                )
             )
 
 
@@ -119,7 +120,7 @@ def _reply(
         new.append(token)
         text = found.tokenizer.decode(new, skip_special_tokens=True)
         if not text.endswith("\ufffd"):  # half of a character: wait for the rest
-            job.say("text", side=side, turn=turn, piece=text[len(shown) :])
+            job.say(ReplyGrew(side, turn, text[len(shown) :]))
             shown = text
         ids = torch.tensor([[token]], device=found.model.device)
     return str(found.tokenizer.decode(new, skip_special_tokens=True)), len(new)

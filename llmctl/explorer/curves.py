@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from llmctl.errors import UserError
-from llmctl.explorer.library import Library, reading
+from llmctl.explorer.files.library import Library, reading
 from llmctl.reach.curves.known import known_curve, published_names
 
 _PUBLISHED = "published:"
@@ -27,10 +28,20 @@ def curve(library: Library, run: str) -> dict[str, Any]:
         recipe = dict(library.recipe(run))
     except UserError:
         recipe = {}
-    baseline = (metrics.get("baseline") or {}).get("epsilon")
     epsilon = metrics.get("epsilon")
     if not isinstance(epsilon, dict) or not epsilon:
         raise UserError(f"{run} is no finished curve: choose a run of kind reach-curve")
+    try:
+        return _shown(library, run, metrics, recipe)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"metrics.json of {run} is not that of a curve: run it again") from error
+
+
+def _shown(
+    library: Library, run: str, metrics: Mapping[str, Any], recipe: Mapping[str, Any]
+) -> dict[str, Any]:
+    """A curve as the page draws it."""
+    baseline = (metrics.get("baseline") or {}).get("epsilon")
     controls = recipe.get("controls") or {}
     return {
         "name": run,
@@ -43,7 +54,7 @@ def curve(library: Library, run: str) -> dict[str, Any]:
         "verdicts": metrics.get("verdicts"),
         "pairs": metrics.get("pairs"),
         "states": metrics.get("states"),
-        "points": _points(epsilon),
+        "points": _points(metrics["epsilon"]),
         "baseline": _points(baseline) if baseline else None,
         "is_published": False,
     }

@@ -12,7 +12,9 @@ class Limits:
     """Bounds of every request; the page shows them and the server holds to them."""
 
     characters: int = 4_000
-    """Of a state, a problem or any other text."""
+    """Characters of a state, a problem or any other text."""
+    tokens: int = 2_048
+    """Tokens of such a text; rare characters are several tokens each."""
     targets: int = 16
     """Targets of one search."""
     k: int = 12
@@ -31,6 +33,10 @@ class Limits:
     """Quick questions that wait for the model; more are refused."""
     tabs: int = 64
     """Tabs that are served at a time; more are refused."""
+    connections: int = 256
+    """Connections that are open at a time; one that waits for its client gives way to a new one."""
+    patience: int = 10
+    """Seconds in which a client must send a whole request."""
     body: int = 65_536
     """Bytes of a request."""
 

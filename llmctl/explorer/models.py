@@ -15,11 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from llmctl.errors import UserError
-from llmctl.explorer.library import Library
+from llmctl.explorer.files.library import Library
+from llmctl.explorer.files.readers import read_object
+from llmctl.explorer.limits import Limits
+from llmctl.explorer.requests import TEXTS, ModelRequest
 from llmctl.models import is_here, list_models
-from llmctl.runs.files import read_json
 
 _KEPT = 2  # models in memory
+_CONFIG_BYTES = 2**20  # of an adapter's configuration
+_LONGEST = 1_000  # characters of a model's name
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,7 @@ class Models:
         return found
 
     def _load(self, model: str, adapter: Path | None) -> Open:
-        from llmctl.explorer.scheduler import watch
+        from llmctl.explorer.jobs import watch
         from llmctl.models.loading import load
         from llmctl.reach.scoring.scorer import check_model
 
@@ -142,6 +146,23 @@ class Models:
         )
 
 
+def check_tokens(models: Models, request: ModelRequest, limits: Limits) -> None:
+    """Hold the texts of a request to so many tokens of its model; the caller has its turn.
+
+    Raises:
+        UserError: A text has too many tokens, or the model may not be opened.
+    """
+    tokenizer = models.get(request.model, request.adapter).tokenizer
+    for name in TEXTS:
+        text = getattr(request, name, "")
+        count = len(tokenizer.encode(text, add_special_tokens=False)) if text else 0
+        if count > limits.tokens:
+            raise UserError(
+                f"the {name} has {count:,} tokens, but this explorer allows {limits.tokens:,} at most: "
+                "shorten it"
+            )
+
+
 def _short(name: str) -> str:
     """A folder by its last two names, without the place where a user keeps it."""
     return "/".join(Path(name).parts[-2:]) if Path(name).is_dir() else name
@@ -149,7 +170,8 @@ def _short(name: str) -> str:
 
 def _base_of(folder: Path) -> str | None:
     try:
-        base = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
-    except (UserError, AttributeError):
+        config = read_object(folder / "adapter_config.json", _CONFIG_BYTES)
+    except (UserError, OSError):
         return None
-    return _short(str(base)) if base else None
+    base = config.get("base_model_name_or_path")
+    return _short(base) if isinstance(base, str) and 0 < len(base) <= _LONGEST else None

@@ -1,4 +1,4 @@
-"""The reachable set as a job: tokens are told in small groups as they are reached."""
+"""The reachable set as a job: tokens are sent in small groups as they are reached."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from collections import OrderedDict
 from dataclasses import replace
 from typing import Any
 
+from llmctl.explorer.events import SetBegan, SetEnded, SetProgressed, TokensReached
+from llmctl.explorer.jobs import Job
 from llmctl.explorer.models import Models, Open
 from llmctl.explorer.questions import layout_of
 from llmctl.explorer.requests import SetRequest
-from llmctl.explorer.scheduler import Job
 from llmctl.reach.problem import Problem
 
 _CHUNK = 64  # controls of the scan between two points of the growth curve
@@ -48,8 +49,7 @@ class ExploredSets:
 def explore_set(job: Job, models: Models, request: SetRequest, shelf: ExploredSets) -> None:
     """Find the tokens that short controls reach.
 
-    News: `begin` (controls of one token that will be tried), `reached` (tokens with witness, base rank and
-    base loss), `progress`, and `end` (the counts, and up to which k the set is exact).
+    Events: `SetBegan`, `TokensReached`, `SetProgressed`, `SetEnded`.
 
     Raises:
         UserError: The request does not fit the model.
@@ -78,10 +78,10 @@ def explore_set(job: Job, models: Models, request: SetRequest, shelf: ExploredSe
     steps = explore(found.model, found.tokenizer, problem, request.k, settings, on_reached=note, chunk=_CHUNK)
     allowed = len(problem.candidates or found.texts)
     total = allowed + (request.forwards if request.k > 1 else 0)
-    job.say("begin", allowed=allowed, of=total, vocabulary=len(found.texts))
+    job.say(SetBegan(allowed, total, len(found.texts)))
     for step in steps:
         if news:
-            job.say("reached", tokens=list(news))
+            job.say(TokensReached(list(news)))
             # A new dict, since somebody may be reading the old one.
             kept["reached"] = kept["reached"] | {entry["token"]["id"]: entry for entry in news}
             news.clear()
@@ -89,18 +89,19 @@ def explore_set(job: Job, models: Models, request: SetRequest, shelf: ExploredSe
             kept["growth"].append({"forwards": step.forwards, "reached": step.reached})
             left = max(total - step.forwards, 0) * job.seconds / step.forwards if step.forwards else None
             job.say(
-                "progress",
-                reached=step.reached,
-                forwards=step.forwards,
-                forward_tokens=step.forward_tokens,
-                of=total,
-                seconds=round(job.seconds, 2),
-                left=None if left is None else round(left, 1),
+                SetProgressed(
+                    reached=step.reached,
+                    forwards=step.forwards,
+                    forward_tokens=step.forward_tokens,
+                    of=total,
+                    seconds=round(job.seconds, 2),
+                    left=None if left is None else round(left, 1),
+                )
             )
         else:
-            kept["end"] = {"reached": len(step.reached), "k": step.k}
-            kept["end"] |= {"exact_k": step.exact_k, "allowed": step.allowed}
-            job.say("end", **kept["end"])
+            end = SetEnded(len(step.reached), step.k, step.exact_k, step.allowed)
+            kept["end"] = end.content()
+            job.say(end)
 
 
 def _problem(found: Open, request: SetRequest) -> Problem:

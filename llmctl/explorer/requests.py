@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
 
@@ -10,10 +9,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from llmctl.errors import UserError
 from llmctl.explorer.limits import Limits
+from llmctl.trust import parse_json
 
 Slot = Literal["before", "after", "system", "user_start", "user_end", "reply_start"]
 Method = Literal["default", "published", "greedy", "gcg", "beam", "random"]
 Token = int
+TEXTS = ("state", "problem", "system", "text")  # fields of requests that hold text
 O = TypeVar("O", bound="PageRequest")  # noqa: E741
 
 
@@ -109,7 +110,7 @@ def read_request(cls: type[O], content: bytes | Mapping[str, Any], limits: Limit
     """
     if isinstance(content, bytes):
         try:
-            content = json.loads(content)
+            content = parse_json(content)
         except ValueError as error:
             raise UserError("the request is not JSON") from error
     try:
@@ -133,7 +134,7 @@ def _hold(request: PageRequest, limits: Limits) -> None:
         value = getattr(request, name, None)
         if value is not None and value > most:
             raise UserError(f"{name} is {value:,}, but this explorer allows {most:,} at most: lower it")
-    for name in ("state", "problem", "system", "text"):
+    for name in TEXTS:
         text = getattr(request, name, "")
         if len(text) > limits.characters:
             raise UserError(

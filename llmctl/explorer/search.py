@@ -1,13 +1,15 @@
-"""The search as a job: one target after the other, every step told as it is made."""
+"""The search as a job: one target after the other, every step sent as it is made."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from llmctl.explorer.events import SearchProgressed, SearchStepped, TargetBegan, TargetEnded
+from llmctl.explorer.jobs import Job
 from llmctl.explorer.models import Models, Open
 from llmctl.explorer.questions import ControlScorer, check_ids
 from llmctl.explorer.requests import SearchRequest
-from llmctl.explorer.scheduler import Job, Stopped
+from llmctl.explorer.turns import Stopped
 from llmctl.reach.problem import Problem
 from llmctl.reach.result import Result, Step
 from llmctl.reach.search.config import Schedule
@@ -19,10 +21,10 @@ _TELL = 0.25  # seconds between two notes of progress
 
 
 def search(job: Job, models: Models, request: SearchRequest) -> None:
-    """Look for a control for each target of an request.
+    """Look for a control for each target of a request.
 
-    News: `begin` (a target, its base loss and rank), `step` (the best control so far, its loss, rank and
-    the effect of each of its tokens), `progress` (controls scored, seconds left at most), `result`.
+    Events: `TargetBegan`, `SearchStepped` (with a close look at the best control so far), `SearchProgressed`,
+    `TargetEnded`.
 
     Raises:
         UserError: The request does not fit the model.
@@ -62,11 +64,13 @@ class _Target:
 
     def search(self) -> None:
         control_scorer = ControlScorer(self._found, self._run.layout)
-        self._say(
-            "begin",
-            target=self._found.tokens(self._target),
-            base_loss=control_scorer.base_loss,
-            base_rank=control_scorer.base_rank,
+        self._job.say(
+            TargetBegan(
+                self._place,
+                target=self._found.tokens(self._target),
+                base_loss=control_scorer.base_loss,
+                base_rank=control_scorer.base_rank,
+            )
         )
         self._job.on_pass = self._before_pass
         try:
@@ -88,18 +92,22 @@ class _Target:
     def _show(self, step: Step, control_scorer: ControlScorer) -> None:
         """Tell a step; one that found something better comes with a close look at it."""
         standing = (step.is_hit, -step.loss)
-        content: dict[str, Any] = {
-            "method": step.method,
-            "k": step.k,
-            "loss": _finite(step.loss),
-            "is_hit": step.is_hit,
-            "forwards": step.forwards,
-            "forward_tokens": step.forward_tokens,
-        }
+        best = None
         if self._shown is None or standing > self._best:
             self._best, self._shown = standing, step.control_ids
-            content["best"] = control_scorer.measure(step.control_ids, decide=False)
-        self._say("step", **content)
+            best = control_scorer.measure(step.control_ids, decide=False)
+        self._job.say(
+            SearchStepped(
+                self._place,
+                method=step.method,
+                k=step.k,
+                loss=_finite(step.loss),
+                is_hit=step.is_hit,
+                forwards=step.forwards,
+                forward_tokens=step.forward_tokens,
+                best=best,
+            )
+        )
 
     def _before_pass(self) -> None:
         """End where the budget is spent; else tell, now and then, how far it is.
@@ -116,13 +124,15 @@ class _Target:
         self._told = seconds
         total = min(self._order.budget, planned(self._run.schedule, self._run.max_k, self._found))
         left = max(total - meter.forwards, 0) * seconds / meter.forwards if meter.forwards > 8 else None
-        self._say(
-            "progress",
-            forwards=meter.forwards,
-            forward_tokens=meter.forward_tokens,
-            of=total,
-            seconds=round(seconds, 2),
-            left=None if left is None else round(left, 1),
+        self._job.say(
+            SearchProgressed(
+                self._place,
+                forwards=meter.forwards,
+                forward_tokens=meter.forward_tokens,
+                of=total,
+                seconds=round(seconds, 2),
+                left=None if left is None else round(left, 1),
+            )
         )
 
     def _tell(self, result: Result, note: str, control_scorer: ControlScorer | None = None) -> None:
@@ -131,10 +141,7 @@ class _Target:
         entry["target"] = self._found.tokens(result.target_ids)
         best = None if control_scorer is None else control_scorer.measure(result.control_ids)
         seconds = round(self._job.seconds - self._began, 2)
-        self._say("result", result=entry, note=note, best=best, seconds=seconds)
-
-    def _say(self, event: str, **content: Any) -> None:
-        self._job.say(event, place=self._place, **content)
+        self._job.say(TargetEnded(self._place, result=entry, note=note, best=best, seconds=seconds))
 
 
 def plan_of(request: SearchRequest) -> Plan:

@@ -1,9 +1,8 @@
-"""A tab's socket: orders come in, news goes out, and when the tab goes its jobs go with it."""
+"""A tab's socket: requests come in, events go out, and when the tab is closed its jobs are stopped."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -11,18 +10,21 @@ from typing import TYPE_CHECKING, Any
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from llmctl.errors import UserError
+from llmctl.explorer.events import Message, Refused
+from llmctl.explorer.jobs import Job
 from llmctl.explorer.limits import Limits
-from llmctl.explorer.models import Models
+from llmctl.explorer.models import Models, check_tokens
 from llmctl.explorer.reach_set import ExploredSets, explore_set
-from llmctl.explorer.requests import ChatRequest, PageRequest, SearchRequest, SetRequest, read_request
-from llmctl.explorer.scheduler import Job, Scheduler
+from llmctl.explorer.requests import ChatRequest, ModelRequest, SearchRequest, SetRequest, read_request
+from llmctl.explorer.scheduler import Scheduler
 from llmctl.runs.files import to_json
+from llmctl.trust import parse_json
 
 if TYPE_CHECKING:
     Work = Callable[[Job, Models, Any], None]
 
 
-def works(shelf: ExploredSets) -> dict[str, tuple[type[PageRequest], Work]]:
+def works(shelf: ExploredSets) -> dict[str, tuple[type[ModelRequest], Work]]:
     """What a job can be: the request that it takes, and what it does."""
     from llmctl.explorer.chat import converse
     from llmctl.explorer.search import search
@@ -51,12 +53,12 @@ class Session:
         self._socket, self._scheduler, self._models, self._limits = socket, scheduler, models, limits
         self._works = works(shelf)
         self._loop = asyncio.get_running_loop()
-        self._news: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._events: asyncio.Queue[Message] = asyncio.Queue()
         self._jobs: dict[str, Job] = {}  # by kind: a tab has one of each at most
 
     async def run(self) -> None:
         """Serve the tab until it goes."""
-        sender = asyncio.create_task(self._send_news())
+        sender = asyncio.create_task(self._send_events())
         try:
             while True:
                 self._take(await self._socket.receive_text())
@@ -76,17 +78,15 @@ class Session:
         try:
             if len(text.encode()) > self._limits.body:
                 raise UserError(f"the request is longer than {self._limits.body:,} bytes: shorten it")
-            message = json.loads(text)
+            message = parse_json(text)
             if not isinstance(message, dict):
                 raise UserError("the request is no JSON object")
             self._do(message)
         except ValueError:
-            self._tell({"event": "refused", "error": "the request is not JSON"})
+            self._tell(Message(None, None, Refused("the request is not JSON")))
         except UserError as error:
             named = message if isinstance(message, dict) else {}
-            self._tell(
-                {"event": "refused", "kind": named.get("kind"), "job": named.get("job"), "error": str(error)}
-            )
+            self._tell(Message(named.get("kind"), named.get("job"), Refused(str(error))))
 
     def _do(self, message: Mapping[str, Any]) -> None:
         verb, kind = message.get("do"), str(message.get("kind"))
@@ -109,23 +109,26 @@ class Session:
         request = read_request(cls, content, self._limits)
         if (old := self._jobs.get(kind)) is not None:
             old.stop()
-        job = Job(
-            self._scheduler, kind, name, lambda job: work(job, self._models, request), self._tell_from_thread
-        )
+
+        def check_then_work(job: Job) -> None:
+            check_tokens(self._models, request, self._limits)
+            work(job, self._models, request)
+
+        job = Job(self._scheduler, kind, name, check_then_work, self._tell_from_thread)
         job.start()
         self._jobs[kind] = job
 
-    def _tell_from_thread(self, news: dict[str, Any]) -> None:
+    def _tell_from_thread(self, message: Message) -> None:
         if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._news.put_nowait, news)
+            self._loop.call_soon_threadsafe(self._events.put_nowait, message)
 
-    def _tell(self, news: dict[str, Any]) -> None:
-        self._news.put_nowait(news)
+    def _tell(self, message: Message) -> None:
+        self._events.put_nowait(message)
 
-    async def _send_news(self) -> None:
+    async def _send_events(self) -> None:
         while True:
-            news = await self._news.get()
+            message = await self._events.get()
             try:
-                await self._socket.send_text(to_json(news))
+                await self._socket.send_text(to_json(message))
             except (WebSocketDisconnect, RuntimeError):  # the tab is gone; `run` hears of it too
                 return

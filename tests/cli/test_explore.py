@@ -8,7 +8,15 @@ import pytest
 def test_the_help_names_what_guards_the_page(llmctl):
     done = llmctl("explore", "--help")
     assert done.code == 0
-    for word in ("--password", "--host", "--runs", "--parallel"):
+    for word in (
+        "--password",
+        "--host",
+        "--runs",
+        "--parallel",
+        "--certfile",
+        "--keyfile",
+        "--insecure-http",
+    ):
         assert word in done.out
 
 
@@ -17,6 +25,9 @@ def test_the_help_names_what_guards_the_page(llmctl):
     [
         (("--host", "0.0.0.0"), "there is no password"),
         (("--host", "0.0.0.0", "--password", "short"), "8 are needed"),
+        (("--host", "0.0.0.0", "--password", "long enough"), "--insecure-http"),
+        (("--keyfile", "key.pem"), "without --certfile"),
+        (("--certfile", "nowhere.pem", "--port", "0"), "the certificate nowhere.pem cannot be used"),
         (("--parallel", "0"), "limit running is 0"),
         (("--port", "70000"), "choose another --port"),
     ],

@@ -47,7 +47,7 @@ def make_client(runs, tiny_model):
     from starlette.testclient import TestClient
 
     from llmctl.explorer.app import make_app
-    from llmctl.explorer.library import Library
+    from llmctl.explorer.files.library import Library
     from llmctl.explorer.models import Models
 
     def make(limits=None, **options):
@@ -90,7 +90,7 @@ def server(runs, tiny_model, embedded_model):
         order = json.dumps({"model": "smollm2-135m", "state": "warm"}).encode()
         headers = {"Content-Type": "application/json", "Origin": address}
         request = urllib.request.Request(f"{address}/api/next", order, headers)
-        with urllib.request.urlopen(request, timeout=290) as answer:
+        with urllib.request.urlopen(request, timeout=900) as answer:
             assert answer.status == 200
         yield address
     finally:

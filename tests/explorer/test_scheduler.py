@@ -6,7 +6,10 @@ import time
 import pytest
 
 from llmctl.errors import UserError
-from llmctl.explorer.scheduler import Job, Scheduler, Stopped
+from llmctl.explorer.events import StateChanged
+from llmctl.explorer.jobs import Job, watch
+from llmctl.explorer.scheduler import Scheduler
+from llmctl.explorer.turns import Stopped
 
 from .conftest import wait_until
 
@@ -31,12 +34,12 @@ class Watched:
 
         self.job = Job(scheduler, "search", "one", work, self.hear)
 
-    def hear(self, news):
-        self.news.append(news)
+    def hear(self, message):
+        self.news.append(message.event)
 
     @property
     def states(self):
-        return [news["state"] for news in self.news if news["event"] == "state"]
+        return [event.state for event in self.news if isinstance(event, StateChanged)]
 
 
 def test_two_searches_take_turns_pass_by_pass(scheduler):
@@ -71,7 +74,7 @@ def test_a_search_stands_still_while_it_is_paused_and_its_slot_serves_another(sc
     wait_until(lambda: other.passes > 3)
     third.job.start()
     wait_until(lambda: "waiting" in third.states)
-    assert third.news[0]["place"] == 1 and third.passes == 0
+    assert third.news[0].place == 1 and third.passes == 0
     paused.job.pause()
     wait_until(lambda: paused.states[-1] == "paused" and third.passes > 3)
     still = paused.passes
@@ -111,7 +114,7 @@ def test_a_search_that_waits_can_be_stopped_and_a_full_line_is_refused(scheduler
         Watched(scheduler).job.start()
     waiting[0].job.stop()
     assert waiting[0].job.join(120) and waiting[0].states == ["waiting", "stopped"]
-    wait_until(lambda: waiting[1].news[-1].get("place") == 1)  # moved up
+    wait_until(lambda: waiting[1].news[-1].place == 1)  # moved up
     for watched in running + waiting:
         watched.job.stop()
         assert watched.job.join(120)
@@ -125,7 +128,7 @@ def test_what_goes_wrong_in_a_job_is_told_and_frees_the_model(scheduler):
     job = Job(scheduler, "search", "one", work, news.append)
     job.start()
     assert job.join(120)
-    assert news[-1]["state"] == "failed" and news[-1]["error"] == "the state is too long"
+    assert news[-1].event.state == "failed" and news[-1].event.error == "the state is too long"
     assert scheduler.ask(lambda: 1) == 1
 
 
@@ -151,7 +154,6 @@ def test_too_many_questions_are_refused(scheduler):
 def test_a_stop_ends_a_forward_pass_between_two_layers(tiny_model):
     import torch
 
-    from llmctl.explorer.scheduler import watch
     from llmctl.models import load
 
     model = load(tiny_model, device="cpu").model
@@ -169,6 +171,6 @@ def test_a_stop_ends_a_forward_pass_between_two_layers(tiny_model):
     job = Job(Scheduler(1, 1, 1), "search", "one", work, news.append)
     job.start()
     assert job.join(120)
-    assert news[-1]["state"] == "stopped" and len(layers) == 1
+    assert news[-1].event.state == "stopped" and len(layers) == 1
     model(input_ids=torch.tensor([[5, 6, 7]]))  # without a job the hooks do nothing
     assert issubclass(Stopped, BaseException) and not issubclass(Stopped, Exception)

@@ -1,12 +1,13 @@
 """A run that is removed, replaced or unreadable is a 404 with one sentence in every view."""
 
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 
-from llmctl.explorer import library
-from llmctl.explorer.pair_index import PairIndex
+from llmctl.explorer.files import library
+from llmctl.explorer.files.pair_index import PairIndex
 
 VIEWS = {
     "curve": ("curve", "metrics.json"),
@@ -78,7 +79,7 @@ def test_a_run_that_vanishes_between_the_check_and_the_reading_is_not_found(clie
 
 def test_a_run_that_cannot_be_read_says_why(client, view, monkeypatch):
     name, _, file = view
-    read_bytes, real_open = Path.read_bytes, open
+    os_open, real_open = os.open, open
 
     def is_locked(path):
         return str(path).endswith(f"vanishing/{file}")
@@ -93,7 +94,7 @@ def test_a_run_that_cannot_be_read_says_why(client, view, monkeypatch):
 
     monkeypatch.setattr("builtins.open", locked_open)
     monkeypatch.setattr(Path, "open", lambda path, *a, **o: locked_open(path, *a, **o))
-    monkeypatch.setattr(Path, "read_bytes", lambda path: refuse(path) or read_bytes(path))
+    monkeypatch.setattr("os.open", lambda path, *a, **o: refuse(path) or os_open(path, *a, **o))
     answer = ask(client, name)
     assert is_clear(answer) and "Permission denied" in answer.json()["error"]
 

@@ -217,7 +217,7 @@ def test_a_tuned_model_talks_beside_its_base(runs, tiny_model, adapter):
     from starlette.testclient import TestClient
 
     from llmctl.explorer.app import make_app
-    from llmctl.explorer.library import Library
+    from llmctl.explorer.files.library import Library
     from llmctl.explorer.models import Models
     from llmctl.sampling import Settings, open_sampler
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
+from array import array
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from llmctl.errors import UserError
+from llmctl.explorer.files.file_cache import stamp_of
+from llmctl.explorer.files.readers import LINE_BYTES, read_lines
+from llmctl.trust import parse_json
 
-_CHUNK = 2**24  # bytes read at a time
+_MOST = 2_000_000  # pairs of one curve
 _BEGINS = re.compile(rb'\{"verdict": "[a-z]{1,20}", "k": (null|[0-9]{1,6}),')
 
 
@@ -29,14 +32,14 @@ class PairIndex:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._stamp = self._now()
-        self._offsets: dict[int | None, list[int]] = {}
+        self._stamp = stamp_of(path)
+        self._offsets: dict[int | None, array[int]] = {}
         self.total = 0
         self._read()
 
     def is_old(self) -> bool:
         """Whether the file has changed since it was indexed."""
-        return self._stamp != self._now()
+        return self._stamp != stamp_of(self._path)
 
     @property
     def counts(self) -> dict[int | None, int]:
@@ -45,41 +48,38 @@ class PairIndex:
 
     def page(self, k: int | None, offset: int, limit: int) -> list[dict[str, Any]]:
         """Pairs that exactly k tokens reached (None: not reached), in the order of the file."""
-        wanted = self._offsets.get(k, [])[offset : offset + limit]
+        wanted = self._offsets.get(k, array("q"))[offset : offset + limit]
         with self._path.open("rb") as file:
             return [self._read_pair(file, place) for place in wanted]
 
     def _read_pair(self, file: BinaryIO, place: int) -> dict[str, Any]:
         file.seek(place)
         try:
-            pair: dict[str, Any] = json.loads(file.readline())
+            pair: dict[str, Any] = parse_json(file.readline(LINE_BYTES))
         except ValueError as error:
             raise UserError(f"{self._path.name} changed while it was read: reload the page") from error
         return pair
 
-    def _now(self) -> tuple[int, int]:
-        stat = self._path.stat()
-        return stat.st_mtime_ns, stat.st_size
-
     def _read(self) -> None:
-        place = 0
-        with self._path.open("rb", buffering=_CHUNK) as file:
-            for number, line in enumerate(file, 1):
-                # llmctl writes k at the start of a line: parsing the rest of it would take seconds.
-                begins = _BEGINS.match(line)
-                k = _short_k(begins[1]) if begins else self._parse_k(number, line)
-                self._offsets.setdefault(k, []).append(place)
-                place += len(line)
-                self.total = number
+        for number, place, line in read_lines(self._path):
+            if number > _MOST:
+                raise UserError(f"{self._path.name} has more than {_MOST:,} pairs, which is too many to show")
+            # llmctl writes k at the start of a line: parsing the rest of it would take seconds.
+            begins = _BEGINS.match(line)
+            k = _short_k(begins[1]) if begins else self._parse_k(number, line)
+            self._offsets.setdefault(k, array("q")).append(place)
+            self.total = number
 
     def _parse_k(self, number: int, line: bytes) -> int | None:
         try:
-            k: int | None = json.loads(line)["k"]
+            k = parse_json(line)["k"]
+            if k is None or (isinstance(k, int) and 0 <= k < 10**6):
+                return k
+            raise ValueError("k is no number of tokens")
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f"line {number} of {self._path.name} is not a pair: run the curve again"
             ) from error
-        return k
 
 
 def _short_k(text: bytes) -> int | None:

@@ -1,9 +1,8 @@
-"""What lies in the runs folder: read only, and nothing outside it."""
+"""What lies in the runs folder: read only, with bounds, and nothing outside it."""
 
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,13 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from llmctl.errors import UserError
-from llmctl.explorer.pair_index import PairIndex
-from llmctl.runs.files import read_json
+from llmctl.explorer.files.episode_index import EpisodeIndex
+from llmctl.explorer.files.file_cache import FileCache
+from llmctl.explorer.files.pair_index import PairIndex
+from llmctl.explorer.files.readers import read_object, read_recipe
 
 _DEPTH = 4  # folders below the runs folder that are looked into
 _MOST = 5_000  # folders that are looked at
 _FRESH = 2.0  # seconds for which models and adapters are offered from an earlier listing
-_INDEXES = 8  # curves whose pairs stay indexed
+_RECIPES = 5_000  # recipes that are kept
+_PAIRS = 4_000_000  # pairs whose places are kept, 8 bytes each
+_EPISODES = 400_000  # episodes whose flags are kept, some 300 bytes each
+_LONGEST = 1_000  # characters of a model's name
 _SKIP = {"journal", "figures", "data", "checkpoints", "jobs", "node_modules"}
 
 
@@ -73,8 +77,9 @@ class Library:
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
         self._listing: tuple[float, list[FoundFolder]] = (-1e9, [])
-        self._indexes: dict[str, PairIndex] = {}
-        self._index_mutex = threading.Lock()
+        self._recipes: FileCache[dict[str, Any]] = FileCache(read_recipe, lambda _: 1, _RECIPES)
+        self._pairs = FileCache(lambda path: PairIndex(path), lambda index: index.total, _PAIRS)
+        self._episodes = FileCache(EpisodeIndex, lambda index: len(index.evaluations), _EPISODES)
 
     def inside(self, name: str) -> Path:
         """A place in the runs folder, links resolved.
@@ -123,7 +128,7 @@ class Library:
         is_done = metrics.is_file()
         return {
             "name": name,
-            "kind": str(recipe.get("kind", "")),
+            "kind": str(recipe.get("kind", ""))[:100],
             "model": self.offer_name(recipe.get("model")),
             "is_done": is_done,
             "changed": (metrics if is_done else folder).stat().st_mtime,
@@ -135,9 +140,9 @@ class Library:
         A folder of the runs folder is offered as `runs:name`; of any other folder the last two names are
         told, and not where it lies.
         """
-        if not path:
+        if not isinstance(path, str | Path) or not str(path) or len(str(path)) > _LONGEST:
             return ""
-        place = Path(str(path))
+        place = Path(path)
         if place.is_dir() and place.resolve().is_relative_to(self.root):
             return f"runs:{place.resolve().relative_to(self.root).as_posix()}"
         return "/".join(place.parts[-2:]) if place.is_absolute() else str(path)
@@ -148,10 +153,8 @@ class Library:
         Raises:
             UserError: There is none, or it leads out of the runs folder.
         """
-        from llmctl.runs.recipe import read_recipe_file
-
         with reading(name):
-            return read_recipe_file(self._file(name, "recipe.yaml"))
+            return self._recipes.get(self._file(name, "recipe.yaml"))
 
     def metrics(self, name: str) -> dict[str, Any]:
         """What `metrics.json` of a finished run holds.
@@ -160,23 +163,16 @@ class Library:
             UserError: The run is not finished, or the file leads out of the runs folder.
         """
         with reading(name):
-            content = read_json(self._file(name, "metrics.json"))
-        if not isinstance(content, dict):
-            raise UserError(f"metrics.json of {name} is not an object: run it again")
-        return content
+            return read_object(self._file(name, "metrics.json"))
 
-    def journal(self, name: str, journal: str) -> Iterator[dict[str, Any]]:
-        """The lines of a journal.
+    def episodes(self, name: str, stage: int) -> EpisodeIndex:
+        """The episodes of one evaluation of a RISE run, indexed once for as long as the file stays as it is.
 
         Raises:
-            UserError: There is none, or it leads out of the runs folder.
+            UserError: The run has no such evaluation, or a line of it cannot be read.
         """
-        from llmctl.runs import read_journal
-
-        path = self._file(name, f"journal/{journal}.jsonl")
         with reading(name):
-            yield from read_journal(path)
-            path.stat()  # a journal that is gone reads as an empty one
+            return self._episodes.get(self._file(name, f"journal/evaluate-{stage}.jsonl"))
 
     def journals(self, name: str) -> list[str]:
         """The names of the journals of a run, without their ending.
@@ -196,16 +192,8 @@ class Library:
         Raises:
             RunNotFound: The run has no pairs, or is gone.
         """
-        path = self._file(name, "pairs.jsonl")
-        # The page asks for several points of a curve at once: one request reads the file, the others wait.
-        with self._index_mutex, reading(name):
-            index = self._indexes.pop(name, None)
-            if index is None or index.is_old():
-                index = PairIndex(path)
-            self._indexes[name] = index
-            while len(self._indexes) > _INDEXES:
-                self._indexes.pop(next(iter(self._indexes)))
-            return index
+        with reading(name):
+            return self._pairs.get(self._file(name, "pairs.jsonl"))
 
     def _file(self, name: str, file: str) -> Path:
         folder = self.inside(name)

@@ -3,8 +3,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from llmctl.explorer.library import Library, RunNotFound
-from llmctl.explorer.pair_index import PairIndex
+from llmctl.explorer.files.library import Library, RunNotFound
+from llmctl.explorer.files.pair_index import PairIndex
 
 
 def test_a_run_that_is_removed_after_it_was_listed_is_left_out(tmp_path):
@@ -48,7 +48,7 @@ def test_a_curve_is_indexed_once_however_many_ask_at_a_time(tmp_path, monkeypatc
             made.append(path)
             super().__init__(path)
 
-    monkeypatch.setattr("llmctl.explorer.library.PairIndex", Counted)
+    monkeypatch.setattr("llmctl.explorer.files.library.PairIndex", Counted)  # looked up when a file is read
     library = Library(tmp_path)
     with ThreadPoolExecutor(8) as pool:
         totals = list(pool.map(lambda _: library.pairs("curve").total, range(16)))

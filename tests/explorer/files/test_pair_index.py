@@ -3,7 +3,7 @@ import json
 import pytest
 
 from llmctl.errors import UserError
-from llmctl.explorer.pair_index import PairIndex
+from llmctl.explorer.files.pair_index import PairIndex
 
 
 @pytest.fixture

@@ -1,18 +1,13 @@
-"""Who may talk to the server: this machine's own pages, or whoever knows the password.
+"""Who may talk to the server: pages of this machine, or visitors who have logged in.
 
-A page of another site cannot reach it: requests with a foreign Origin are refused, and so are, on a server
-of this machine alone, requests under a foreign Host name (an attacker's name can resolve to 127.0.0.1).
+Pages of other sites cannot reach it: requests with a foreign Origin are refused. A server that only this
+machine can reach also refuses foreign Host names, because an attacker's name can resolve to 127.0.0.1.
 """
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
-import hmac
 import ipaddress
-import secrets
 from collections.abc import Awaitable, Callable
-from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -20,16 +15,23 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from llmctl.explorer.access.login import LOGIN_BYTES, Login, TooManyGuesses
+
 POLICY = (
     "default-src 'self'; img-src 'self' data: blob:; object-src 'none'; base-uri 'none'; form-action 'self'; "
     "frame-ancestors 'none'"
 )
-_COOKIE = "llmctl-explorer"
 _LOGIN = """<!doctype html><html lang="en"><meta charset="utf-8"><title>llmctl explorer</title>
 <meta name="viewport" content="width=device-width"><link rel="stylesheet" href="/static/style.css">
 <main class="login"><h1>llmctl explorer</h1><form method="post" action="/login">
 <label>Password <input type="password" name="password" autofocus autocomplete="current-password"></label>
 <button class="primary">Open</button></form>%s</main></html>"""
+_WRONG = "<p class=error>That is not the password.</p>"
+_SPENT = "<p class=error>This link is spent or wrong: type the password.</p>"
+_TOO_MANY = (
+    "<p class=error>Too many passwords were tried: wait a minute, or open the one-time link that the server "
+    "printed.</p>"
+)
 
 
 def is_loopback(host: str) -> bool:
@@ -43,21 +45,18 @@ def is_loopback(host: str) -> bool:
 
 
 class Guard:
-    """Middleware: checks Host, Origin and password, and puts the policy on every answer.
+    """Middleware that checks Host, Origin and login, and puts the security policy on every answer.
 
     Args:
-        app: What is guarded.
-        host: What the server listens on.
-        password: Asked of every visitor; None asks nobody.
-        body: Bytes of a request at most.
+        app: The application behind it.
+        host: The address that the server listens on.
+        login: Decides which visitors are known; None lets everybody in.
+        body: The largest request in bytes, once a visitor is known.
     """
 
-    def __init__(self, app: ASGIApp, host: str, password: str | None, body: int) -> None:
-        self._app, self._body = app, body
+    def __init__(self, app: ASGIApp, host: str, login: Login | None, body: int) -> None:
+        self._app, self._body, self._login = app, body, login
         self._names = {"127.0.0.1", "localhost", "[::1]", host} if is_loopback(host) else None
-        self._password = password
-        self._key = secrets.token_bytes(32)  # a new one each start: old cookies end
-        self._login_turn = asyncio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or refuse it."""
@@ -65,14 +64,18 @@ class Guard:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        if refusal := self._refusal(scope, headers):
+        is_known = self._login is None or self._login.is_known(headers.get("cookie", ""))
+        if refusal := self._refusal(scope, headers, self._body if is_known else LOGIN_BYTES):
             await self._refuse(scope, receive, send, refusal)
-        elif self._password is not None and not self._is_known(headers) and not _is_open(scope["path"]):
+        elif self._login is not None and _is_login(scope):
+            answer = await self._log_in(Request(scope, receive), self._login)
+            await answer(scope, receive, _with_policy(send, scope["path"]))
+        elif not is_known and not _is_open(scope["path"]):
             await self._ask(scope, receive, send)
         else:
             await self._app(scope, receive, _with_policy(send, scope["path"]))
 
-    def _refusal(self, scope: Scope, headers: Headers) -> str | None:
+    def _refusal(self, scope: Scope, headers: Headers, body: int) -> str | None:
         host = headers.get("host", "")
         if self._names is not None and _name_of(host) not in self._names:
             return "this server answers to its own address only: open it as http://127.0.0.1"
@@ -87,8 +90,8 @@ class Guard:
         ):
             return "requests of other sites are refused"
         if changes and scope["type"] == "http":
-            if not _is_small(headers.get("content-length"), self._body):
-                return f"a request may have {self._body:,} bytes at most"
+            if not _is_small(headers.get("content-length"), body):
+                return f"a request may have {body:,} bytes at most"
             kind = headers.get("content-type", "").partition(";")[0].strip()
             wanted = "application/x-www-form-urlencoded" if scope["path"] == "/login" else "application/json"
             if kind != wanted:
@@ -102,48 +105,41 @@ class Guard:
             await PlainTextResponse(reason, 403)(scope, receive, _with_policy(send, scope["path"]))
 
     async def _ask(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Ask for the password, or look at the one that was given."""
+        """Show the login page, or say that a login is needed."""
         if scope["type"] == "websocket":
             await self._refuse(scope, receive, send, "log in first")
             return
-        answer: Response
-        if scope["path"] == "/login" and scope["method"] == "POST":
-            answer = await self._log_in(Request(scope, receive))
-        elif scope["path"].startswith("/api/"):
-            answer = PlainTextResponse("log in first", 401)
-        else:
-            answer = HTMLResponse(_LOGIN % "", 401)
+        is_page = not scope["path"].startswith("/api/")
+        answer = HTMLResponse(_LOGIN % "", 401) if is_page else PlainTextResponse("log in first", 401)
         await answer(scope, receive, _with_policy(send, scope["path"]))
 
-    async def _log_in(self, request: Request) -> Response:
-        fields = parse_qs((await request.body()).decode(errors="replace"))
-        given = fields.get("password", [""])[0]
-        if self._password is not None and hmac.compare_digest(_digest(given), _digest(self._password)):
-            answer = RedirectResponse("/", 303)
-            secure = request.url.scheme == "https"
-            answer.set_cookie(_COOKIE, self._token(), httponly=True, samesite="lax", secure=secure)
-            return answer
-        async with self._login_turn:  # one wrong guess a second, however many ask
-            await asyncio.sleep(1.0)
-        return HTMLResponse(_LOGIN % "<p class=error>That is not the password.</p>", 401)
-
-    def _is_known(self, headers: Headers) -> bool:
-        try:
-            cookie = SimpleCookie(headers.get("cookie", "")).get(_COOKIE)
-        except CookieError:
-            return False
-        return cookie is not None and hmac.compare_digest(cookie.value.encode(), self._token().encode())
-
-    def _token(self) -> str:
-        return hmac.new(self._key, b"visitor", hashlib.sha256).hexdigest()
+    async def _log_in(self, request: Request, login: Login) -> Response:
+        """Exchange the password, or the secret of the one-time link, for the cookie."""
+        if request.method == "GET":
+            is_right, reason = login.use_token(request.query_params.get("token", "")), _SPENT
+        else:
+            fields = parse_qs((await request.body()).decode(errors="replace"))
+            try:
+                is_right, reason = await login.is_password(fields.get("password", [""])[0]), _WRONG
+            except TooManyGuesses:
+                return HTMLResponse(_LOGIN % _TOO_MANY, 429, {"Retry-After": "60"})
+        if not is_right:
+            return HTMLResponse(_LOGIN % reason, 401)
+        answer = RedirectResponse("/", 303)  # away from the address with the secret
+        name, value = login.cookie()
+        answer.set_cookie(name, value, httponly=True, samesite="lax", secure=request.url.scheme == "https")
+        return answer
 
 
-def _digest(text: str) -> bytes:
-    return hashlib.sha256(text.encode(errors="replace")).digest()
+def _is_login(scope: Scope) -> bool:
+    """Whether a password or the secret of a one-time link comes with the request."""
+    if scope["type"] != "http" or scope["path"] != "/login":
+        return False
+    return scope["method"] == "POST" or (scope["method"] == "GET" and b"token=" in scope["query_string"])
 
 
 def _is_open(path: str) -> bool:
-    """What the page that asks for the password needs itself."""
+    """Whether the login page itself needs this file."""
     return path in ("/static/style.css", "/static/icon.svg")
 
 
@@ -162,7 +158,8 @@ def _with_policy(send: Send, path: str) -> Callable[[Message], Awaitable[None]]:
             headers = MutableHeaders(scope=message)
             headers["Content-Security-Policy"] = POLICY
             headers["X-Content-Type-Options"] = "nosniff"
-            headers["Referrer-Policy"] = "no-referrer"
+            # Under "no-referrer" browsers send the login form with `Origin: null`, which is refused.
+            headers["Referrer-Policy"] = "same-origin"
             headers["Cross-Origin-Opener-Policy"] = "same-origin"
             headers["Cross-Origin-Resource-Policy"] = "same-origin"
             # Files are asked for again each time (and answered 304), so that an upgrade shows at once.

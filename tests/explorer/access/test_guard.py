@@ -1,10 +1,12 @@
 """Who is refused, and what every answer carries."""
 
+from pathlib import Path
+
 import pytest
 from starlette.websockets import WebSocketDisconnect
 
 from llmctl.errors import UserError
-from llmctl.explorer.guard import is_loopback
+from llmctl.explorer.access.guard import is_loopback
 from llmctl.explorer.limits import Limits
 from llmctl.explorer.server import ServerSettings, listen
 
@@ -17,6 +19,7 @@ def test_every_answer_forbids_foreign_content(client):
         assert "default-src 'self'" in headers["content-security-policy"]
         assert "unsafe" not in headers["content-security-policy"]
         assert headers["x-content-type-options"] == "nosniff"
+        assert headers["referrer-policy"] == "same-origin"
     assert client.get("/api/about").headers["cache-control"] == "no-store"
 
 
@@ -90,8 +93,22 @@ def test_other_hosts_than_this_machine_need_a_password():
         ServerSettings(host="0.0.0.0")
     with pytest.raises(UserError, match="8 are needed"):
         ServerSettings(host="0.0.0.0", password="short")
-    assert ServerSettings(host="0.0.0.0", password=PASSWORD).password == PASSWORD
+    with pytest.raises(UserError, match="256 are allowed"):
+        ServerSettings(password="x" * 257)
     assert ServerSettings().password is None
+
+
+def test_other_hosts_than_this_machine_need_a_certificate_or_an_explicit_word():
+    with pytest.raises(
+        UserError, match="plain HTTP would show them the password.*--certfile.*--insecure-http"
+    ):
+        ServerSettings(host="0.0.0.0", password=PASSWORD)
+    with pytest.raises(UserError, match="--keyfile is given without --certfile"):
+        ServerSettings(keyfile=Path("key.pem"))
+    assert ServerSettings(host="0.0.0.0", password=PASSWORD, insecure_http=True).insecure_http
+    assert ServerSettings(host="0.0.0.0", password=PASSWORD, certfile=Path("a.pem")).certfile
+    with pytest.raises(UserError, match="there is no password"):
+        ServerSettings(host="0.0.0.0", certfile=Path("a.pem"))
 
 
 @pytest.mark.parametrize(
