@@ -10,6 +10,21 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
 
+from llmctl.trust import Permissions, allow_code
+
+
+@pytest.fixture(autouse=True)
+def no_permissions():
+    """What a test allows ends with it."""
+    yield
+    Permissions().adopt()
+
+
+@pytest.fixture
+def allowed_code(no_permissions):
+    """Let the test run code that a recipe names."""
+    allow_code()
+
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory):

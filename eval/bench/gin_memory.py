@@ -23,7 +23,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from llmctl.gin.graph import AttentionInputs, GraphRule, adjacency, send_messages
+from llmctl.gin.attention_inputs import AttentionInputs
+from llmctl.gin.graph import GraphRule, adjacency
+from llmctl.gin.messages import send_messages
 from llmctl.models.devices import pick_device
 from llmctl.studies.adapters.memory import PeakMemory
 

@@ -68,6 +68,7 @@ def measure(folder: Path, shard_size: int) -> dict[str, float]:
     from llmctl.jobs.spec import JobRecipe
     from llmctl.runs import Run, build_recipe
     from llmctl.sampling.scripted import ScriptedSampler
+    from llmctl.trust import allow_code
 
     spent = [0.0]
 
@@ -82,6 +83,7 @@ def measure(folder: Path, shard_size: int) -> dict[str, float]:
         time.sleep(PAUSE_S)
         return conversation[-1]["content"]
 
+    allow_code()  # the task below is this file's
     recipe = build_recipe(
         JobRecipe,
         {

@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 import llmctl
 from llmctl.cli import failures
 from llmctl.errors import UserError
+from llmctl.trust.permissions import Permissions, permissions
 
 GROUPS: dict[str, str] = {  # command -> module:attribute
     "doctor": "llmctl.cli.doctor:app",
@@ -68,6 +69,8 @@ class RootGroup(TyperGroup):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run and exit; a usage error is one line as well."""
+        before = permissions()
+        Permissions().adopt()  # the command line alone decides what its command may do
         try:
             code = super().main(*args, **{**kwargs, "standalone_mode": False})
         except UsageError as error:
@@ -80,6 +83,8 @@ class RootGroup(TyperGroup):
         except typer.Abort:
             code = failures.FAILED
             failures.say("aborted")
+        finally:
+            before.adopt()
         sys.exit(code if isinstance(code, int) else 0)
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]

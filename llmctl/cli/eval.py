@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from llmctl.cli.options import DryRunOption, FreshOption, JsonOption, RunOption, SetOption
+from llmctl.cli.options import (
+    AllowCodeOption,
+    AllowHostOption,
+    DryRunOption,
+    FreshOption,
+    JsonOption,
+    RunOption,
+    SetOption,
+)
 from llmctl.cli.run_command import Start, carry_out, find_spec, run_folder
 
 if TYPE_CHECKING:
@@ -68,6 +76,8 @@ def run(
     as_json: JsonOption = False,
     dry_run: DryRunOption = False,
     fresh: FreshOption = False,
+    allow_code: AllowCodeOption = False,
+    allow_host: AllowHostOption = None,
 ) -> None:
     """Evaluate every model on every task, protocol and seed of the job."""
     from llmctl.jobs.run import Engine

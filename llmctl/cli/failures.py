@@ -68,4 +68,6 @@ def _how_to_go_on() -> str:
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
+    """The message without line breaks, and without characters that would steer a terminal."""
+    line = " ".join(str(error).split())
+    return "".join(mark if mark.isprintable() else ascii(mark)[1:-1] for mark in line)

@@ -54,12 +54,12 @@ def show(
     """Print the graph of one layer on one text."""
     from llmctl.cli.output import print_json, print_text
     from llmctl.errors import UserError
-    from llmctl.studies.attention_graph import FORMATS, view_graph, write_figures
+    from llmctl.studies.attention_graph import FORMATS, view_graph, write_plots
 
     if form not in FORMATS:
         raise UserError(f"--format is {form!r}, but it must be one of {', '.join(FORMATS)}")
     view = view_graph(model, text, layer, adapter=adapter, strongest=top)
-    paths = write_figures(view, out, form) if out is not None else []
+    paths = write_plots(view, out, form) if out is not None else []
     if as_json:
         print_json(view.to_dict() | {"figures": paths})
         return
@@ -76,10 +76,10 @@ def _print(view: GraphView) -> None:
 
     rows = [
         [
-            show_token(view.tokens[edge.hears]),
-            edge.hears,
-            show_token(view.tokens[edge.heard]),
-            edge.heard,
+            show_token(view.tokens[edge.receiver]),
+            edge.receiver,
+            show_token(view.tokens[edge.sender]),
+            edge.sender,
             edge.weight,
         ]
         for edge in view.edges
@@ -87,9 +87,9 @@ def _print(view: GraphView) -> None:
     caption = f"Layer {view.layer}: the strongest edges between different tokens."
     print_table(Table(["token", "position", "attends to", "position ", "weight"], rows, caption))
     tokens = [
-        [number, show_token(token), hears, heard]
-        for number, (token, hears, heard) in enumerate(
-            zip(view.tokens, view.hears, view.heard_by, strict=True)
+        [number, show_token(token), received, sent]
+        for number, (token, received, sent) in enumerate(
+            zip(view.tokens, view.in_degrees, view.out_degrees, strict=True)
         )
     ]
     print_table(

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llmctl.cli import msr_demo, msr_run
-from llmctl.cli.options import DryRunOption, FreshOption, JsonOption, RunOption, SetOption
+from llmctl.cli.options import (
+    AllowCodeOption,
+    AllowHostOption,
+    DryRunOption,
+    FreshOption,
+    JsonOption,
+    RunOption,
+    SetOption,
+)
 from llmctl.cli.run_command import Start, add_run_command, carry_out, find_spec
 
 if TYPE_CHECKING:
@@ -53,6 +61,8 @@ def prepare(
     as_json: JsonOption = False,
     dry_run: DryRunOption = False,
     fresh: FreshOption = False,
+    allow_code: AllowCodeOption = False,
+    allow_host: AllowHostOption = None,
 ) -> None:
     """Print the counts before and after every filter, and the chance level of every metric."""
     given = {"format": data_format, "interactions": interactions, "items": items, "images": images}

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from llmctl.cli.options import JsonOption
+from llmctl.cli.options import AllowCodeOption, AllowHostOption, JsonOption
 from llmctl.cli.run_command import add_run_command
 
 SPEC = "llmctl.msr.spec"
@@ -78,6 +78,8 @@ def recommend(
     ] = 100,
     arm: ArmOption = None,
     as_json: JsonOption = False,
+    allow_code: AllowCodeOption = False,
+    allow_host: AllowHostOption = None,
 ) -> None:
     """Print the reason, and a table of items."""
     from llmctl.cli.output import print_json, print_table, print_text

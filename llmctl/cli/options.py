@@ -39,6 +39,42 @@ FreshOption = Annotated[
 ]
 
 
+def _allow_code(is_allowed: bool) -> bool:
+    if is_allowed:
+        from llmctl.trust.code import allow_code
+
+        allow_code()
+    return is_allowed
+
+
+def _allow_hosts(hosts: list[str] | None) -> list[str] | None:
+    for host in hosts or ():
+        from llmctl.trust.keys import allow_host
+
+        allow_host(host)
+    return hosts
+
+
+# Both act where they are parsed, so that a command needs only to declare them.
+AllowCodeOption = Annotated[
+    bool,
+    typer.Option(
+        "--allow-code",
+        help="Run code that is not llmctl's: tasks named python:..., and model code that comes with weights.",
+        callback=_allow_code,
+    ),
+]
+AllowHostOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-host",
+        metavar="HOST",
+        help="Send OPENAI_API_KEY to this server, where a recipe names it. Can be repeated.",
+        callback=_allow_hosts,
+    ),
+]
+
+
 def parse_options(assignments: Sequence[str] | None) -> dict[str, Any]:
     """Parse options such as `--set min_terms=2` of commands without a recipe; values are read as YAML.
 
@@ -54,7 +90,7 @@ def parse_options(assignments: Sequence[str] | None) -> dict[str, Any]:
         if not equals or not key.strip().isidentifier():
             raise UserError(f"--set {assignment!r} is not of the form option=value, e.g. --set size=100")
         try:
-            options[key.strip()] = parse_yaml(text)
+            options[key.strip()] = parse_yaml(text, f"--set {key.strip()}")
         except BrokenYamlError as error:
             raise UserError(f"--set {assignment!r}: the value is broken YAML; put it in quotes") from error
     return options

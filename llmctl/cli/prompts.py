@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from llmctl.errors import UserError
 from llmctl.messages import Message
+from llmctl.trust.limits import parse_json
 
 
 def read_conversations(prompts: Sequence[str], file: Path | None, system: str | None) -> list[list[Message]]:
@@ -61,7 +61,7 @@ def _lines(file: Path) -> list[str]:
 def _conversation(line: str, place: str) -> list[Message]:
     """The messages of one JSONL line."""
     try:
-        content: Any = json.loads(line)
+        content: Any = parse_json(line)
     except ValueError as error:
         raise UserError(f"{place} is not JSON ({error})") from error
     if isinstance(content, dict) and isinstance(content.get("prompt"), str):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llmctl.cli import reach_curve
-from llmctl.cli.options import JsonOption
+from llmctl.cli.options import AllowCodeOption, JsonOption
 from llmctl.cli.reach_options import (
     AdapterOption,
     ControlsOption,
@@ -54,7 +54,8 @@ def solve(
     state_ids: StateIdsOption = "",
     k: Annotated[int, typer.Option("--k", help="Maximum number of control tokens.")] = 4,
     method: Annotated[
-        str, typer.Option(help="Search method: default, published, scan, greedy, gcg, beam or random.")
+        str,
+        typer.Option(help="Search method: default, published, scan, greedy, copying, gcg, beam or random."),
     ] = "default",
     effort: Annotated[
         float, typer.Option(help="Multiply the number of steps of the default method by this.")
@@ -72,6 +73,7 @@ def solve(
     dtype: DtypeOption = "auto",
     quantization: QuantizationOption = "none",
     trust_remote_code: TrustOption = False,
+    allow_code: AllowCodeOption = False,
     position: PositionOption = "before",
     controls: ControlsOption = "any",
     dictionary: DictionaryOption = None,
@@ -192,6 +194,7 @@ def reachable(
     dtype: DtypeOption = "auto",
     quantization: QuantizationOption = "none",
     trust_remote_code: TrustOption = False,
+    allow_code: AllowCodeOption = False,
     position: PositionOption = "before",
     controls: ControlsOption = "any",
     dictionary: DictionaryOption = None,
@@ -264,6 +267,7 @@ def bound(
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
     trust_remote_code: TrustOption = False,
+    allow_code: AllowCodeOption = False,
     position: PositionOption = "before",
     as_json: JsonOption = False,
 ) -> None:

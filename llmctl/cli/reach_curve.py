@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from llmctl.cli.options import DryRunOption, FreshOption, JsonOption, RunOption, SetOption
+from llmctl.cli.options import (
+    AllowCodeOption,
+    AllowHostOption,
+    DryRunOption,
+    FreshOption,
+    JsonOption,
+    RunOption,
+    SetOption,
+)
 from llmctl.cli.run_command import Start, add_run_command, carry_out, find_spec
 
 SPEC = "llmctl.reach.curves.spec"
@@ -117,6 +125,8 @@ def compare(
     as_json: JsonOption = False,
     dry_run: DryRunOption = False,
     fresh: FreshOption = False,
+    allow_code: AllowCodeOption = False,
+    allow_host: AllowHostOption = None,
 ) -> None:
     """Print the paired differences in epsilon, with intervals."""
     from llmctl.cli.output import print_json, print_shown

@@ -27,7 +27,9 @@ DtypeOption = Annotated[
 QuantizationOption = Annotated[str, typer.Option(help="Quantization of the weights: none, nf4 or int8.")]
 TrustOption = Annotated[
     bool,
-    typer.Option("--trust-remote-code", help="Allow running the model code that comes with the weights."),
+    typer.Option(
+        "--trust-remote-code", help="Use the model code that comes with the weights; needs --allow-code too."
+    ),
 ]
 PositionOption = Annotated[
     str,

@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from llmctl.cli.options import DryRunOption, FreshOption, JsonOption, RecipeArgument, RunOption, SetOption
+from llmctl.cli.options import (
+    AllowCodeOption,
+    AllowHostOption,
+    DryRunOption,
+    FreshOption,
+    JsonOption,
+    RecipeArgument,
+    RunOption,
+    SetOption,
+)
 from llmctl.cli.run_command import Start, add_run_command, carry_out, find_spec
 
 SPEC = "llmctl.rise.spec"
@@ -42,6 +51,8 @@ def collect(
     as_json: JsonOption = False,
     dry_run: DryRunOption = False,
     fresh: FreshOption = False,
+    allow_code: AllowCodeOption = False,
+    allow_host: AllowHostOption = None,
 ) -> None:
     """Sample episodes, and an improved response for every state."""
     spec = find_spec(f"{SPEC}:collect_spec")(iteration)
@@ -57,6 +68,8 @@ def train(
     as_json: JsonOption = False,
     dry_run: DryRunOption = False,
     fresh: FreshOption = False,
+    allow_code: AllowCodeOption = False,
+    allow_host: AllowHostOption = None,
 ) -> None:
     """Train on weighted rows, with loss on the last response only."""
     spec = find_spec(f"{SPEC}:train_spec")(iteration)
@@ -72,6 +85,8 @@ def evaluate(
     as_json: JsonOption = False,
     dry_run: DryRunOption = False,
     fresh: FreshOption = False,
+    allow_code: AllowCodeOption = False,
+    allow_host: AllowHostOption = None,
 ) -> None:
     """Measure accuracy by turn, majority votes, pass@k and the gain at equal compute."""
     spec = find_spec(f"{SPEC}:evaluate_spec")(iteration)

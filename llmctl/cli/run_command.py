@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
-from llmctl.cli.options import DryRunOption, FreshOption, JsonOption, RecipeArgument, RunOption, SetOption
+from llmctl.cli.options import (
+    AllowCodeOption,
+    AllowHostOption,
+    DryRunOption,
+    FreshOption,
+    JsonOption,
+    RecipeArgument,
+    RunOption,
+    SetOption,
+)
 
 if TYPE_CHECKING:
     from llmctl.runs import Recipe
@@ -57,6 +66,8 @@ def add_run_command(app: typer.Typer, command: str, spec: str, help: str) -> Non
         as_json: JsonOption = False,
         dry_run: DryRunOption = False,
         fresh: FreshOption = False,
+        allow_code: AllowCodeOption = False,
+        allow_host: AllowHostOption = None,
     ) -> None:
         carry_out(command, find_spec(spec), Start(recipe, folder, sets, as_json, dry_run, fresh))
 
@@ -80,16 +91,21 @@ def carry_out(command: str, spec: RunSpec[R, C, M], start: Start, recipe: R | No
         The metrics; None after a dry run.
 
     Raises:
-        UserError: The recipe is wrong, or something that it names cannot be used. There is no folder then.
+        UserError: The recipe is wrong, or something that it names cannot be used, or it runs code of others
+            that the user has not allowed. There is no folder then.
     """
     from llmctl.cli.output import print_json, print_shown
     from llmctl.runs import Run, load_recipe
+    from llmctl.runs.recipe import recipe_content
+    from llmctl.trust.code import check_code, code_named
 
     if recipe is None:
         recipe = load_recipe(spec.recipe, start.recipe, start.sets or [])
     if start.dry_run:
-        print_plan(recipe, spec.estimate(recipe), start.as_json)
+        print_plan(recipe, _estimate(spec, recipe), start.as_json)
         return None
+    for what in code_named(recipe_content(recipe)):
+        check_code(what)
     checked = spec.preflight(recipe)
     with Run.open(run_folder(start.folder, start.recipe), recipe, command, start.fresh) as run:
         metrics = spec.execute(run, recipe, checked, start.as_json)
@@ -98,6 +114,20 @@ def carry_out(command: str, spec: RunSpec[R, C, M], start: Start, recipe: R | No
         else:
             print_shown(spec.show(run, recipe, metrics))
     return metrics
+
+
+def _estimate(spec: RunSpec[R, C, M], recipe: R) -> dict[str, Any]:
+    """The work of a recipe, and the code of others that it would run; none of it runs here."""
+    from llmctl.runs.recipe import recipe_content
+    from llmctl.trust.code import CodeRefusedError, code_named, code_stopped
+
+    named = code_named(recipe_content(recipe))
+    work: dict[str, Any] = {"runs code of others": ", ".join(named)} if named else {}
+    try:
+        with code_stopped():
+            return work | dict(spec.estimate(recipe))
+    except CodeRefusedError:
+        return work | {"not estimated": "a dry run runs no code of others, and the work depends on it"}
 
 
 def run_folder(folder: Path | None, recipe: str | Path) -> Path:

@@ -85,11 +85,13 @@ def sample(
 def _engine(engine: str, base_url: str | None) -> tuple[str, str, dict[str, Any]]:
     """The requested engine, the reason, and the options to open it with; a URL means a server."""
     from llmctl.errors import UserError
+    from llmctl.trust.keys import allow_host
 
     if base_url is None:
         return engine, "requested", {}
     if engine not in ("auto", "server"):
         raise UserError(f"--base-url is for engine server, but the engine is {engine}: leave one of them out")
+    allow_host(base_url)  # the user named it in person, so it may get the key
     return "server", "--base-url is given", {"base_url": base_url}
 
 

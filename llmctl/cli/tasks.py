@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from llmctl.cli.options import JsonOption
+from llmctl.cli.options import AllowCodeOption, JsonOption
 from llmctl.errors import UserError
 
 app = typer.Typer(no_args_is_help=True, help="List the verifiable tasks, or show some of their problems.")
@@ -48,6 +48,7 @@ def show(
         typer.Option("--set", metavar="OPTION=VALUE", help="Set an option of the task. Can be repeated."),
     ] = None,
     as_json: JsonOption = False,
+    allow_code: AllowCodeOption = False,
 ) -> None:
     """Print problems, each with its conversation."""
     from llmctl.cli.options import parse_options

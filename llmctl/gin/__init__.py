@@ -1,4 +1,4 @@
-"""Sparse-GIN adapters and graph attention: let a decoder reason over its own attention graph.
+"""Sparse-GIN adapters and graph attention: message passing over a decoder's own attention graph.
 
 `import llmctl.gin` loads no torch: the names below are imported when first used. Importing one of them, or
 calling `register()`, makes PEFT and transformers know Sparse-GIN and Graph-Llama, which must happen before
@@ -19,7 +19,7 @@ from llmctl.lazy import lazy_names
 
 _HOMES = {
     "SparseGinConfig": "config",
-    "SparseGinLayer": "model",
+    "SparseGinLayer": "decoder_layer",
     "SparseGinModel": "model",
     "GraphLlamaConfig": "graph_llama",
     "GraphLlamaForCausalLM": "graph_llama",

@@ -1,11 +1,10 @@
 """Incremental generation: the earlier tokens' features, kept in the key/value cache.
 
-A GIN hears the *features* of earlier tokens, which no key/value cache keeps. They are kept here inside the
-cache's own layers: on first use a plain dynamic layer becomes its subclass with a memory, and what is done to
-the keys and values (beam reordering, cropping, repeating or selecting sequences, sliding windows,
-offloading, resetting, copying) is done to the memory as well. So the memory belongs to one cache, two
-interleaved generations cannot mix, and it is freed with the cache. Any other cache is
-refused.
+A GIN aggregates the *features* of earlier tokens, which no key/value cache keeps. They are kept here inside
+the cache's own layers: on first use a plain dynamic layer becomes its subclass with a memory, and each
+operation on the keys and values (beam reordering, cropping, repeating or selecting sequences, sliding
+windows, offloading, resetting, copying) is applied to the memory as well. So the memory belongs to one cache,
+two interleaved generations cannot mix, and it is freed with the cache. Any other cache is refused.
 """
 
 from __future__ import annotations

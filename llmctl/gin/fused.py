@@ -1,8 +1,9 @@
-"""When Sparse-GIN's messages are computed by one fused Triton kernel, and their gradient.
+"""When one fused Triton kernel computes Sparse-GIN's messages, and their gradient.
 
-The kernel runs on CUDA where Triton is installed and the rule is one that it knows; the plain path of
-`llmctl.gin.graph` runs everywhere else. The environment variable LLMCTL_TRITON says otherwise: "off" is the
-plain path always, "on" is the kernel wherever it knows the rule (on a CPU only under Triton's interpreter).
+The kernel runs on CUDA where Triton is installed and the rule is one that it supports; the plain path of
+`llmctl.gin.messages` runs everywhere else. The environment variable LLMCTL_TRITON changes that: "off" always
+takes the plain path, "on" takes the kernel wherever it supports the rule (on a CPU only under Triton's
+interpreter).
 
 Both compute the same sums in another order. In half precision the kernel keeps scores in float32, where the
 plain path rounds them, so an edge whose weight is within that rounding of epsilon may be there in one and not
@@ -21,7 +22,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from llmctl.errors import UserError
-from llmctl.gin.graph import AttentionInputs, GraphRule, Mix, adjacency, row_blocks, send_messages
+from llmctl.gin.attention_inputs import AttentionInputs
+from llmctl.gin.graph import GraphRule, Mix, adjacency
+from llmctl.gin.messages import row_blocks, send_messages
 
 SWITCH = "LLMCTL_TRITON"
 _DTYPES = {torch.float32, torch.bfloat16, torch.float16}
@@ -43,9 +46,9 @@ def is_wanted(device: torch.device) -> bool:
 
 
 def covers(inputs: AttentionInputs, rule: GraphRule, nodes: Tensor) -> bool:
-    """Whether the kernel knows how to compute these messages.
+    """Whether the kernel supports these messages.
 
-    It does not know a graph a head, the learned mix, a top fraction, and masks that differ between heads.
+    It does not support one graph per head, the learned mix, a top fraction, or different masks per head.
     """
     mask = inputs.mask
     shared = mask is None or (mask.shape[1] == 1 and mask.dtype in {torch.bool, *_DTYPES})
@@ -54,10 +57,10 @@ def covers(inputs: AttentionInputs, rule: GraphRule, nodes: Tensor) -> bool:
     return shared and known and same and {inputs.query.dtype, nodes.dtype} <= _DTYPES
 
 
-def hear(inputs: AttentionInputs, rule: GraphRule, nodes: Tensor, mix: Mix | None = None) -> Tensor:
-    """What each token hears, by the kernel where it is wanted and knows the rule, else by the plain path.
+def pass_messages(inputs: AttentionInputs, rule: GraphRule, nodes: Tensor, mix: Mix | None = None) -> Tensor:
+    """Aggregate messages with the kernel where it is wanted and supports the rule, else with the plain path.
 
-    Arguments and result are those of `llmctl.gin.graph.send_messages`.
+    Arguments and result are those of `llmctl.gin.messages.send_messages`.
     """
     if is_wanted(nodes.device) and covers(inputs, rule, nodes):
         return fused_messages(inputs, rule, nodes)
@@ -94,7 +97,7 @@ class _Fused(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, heard_grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, message_grad: Tensor) -> tuple[Tensor | None, ...]:
         saved = ctx.saved_tensors  # once: under checkpointing a second look is an error
         query, key, nodes = saved
         needed = ctx.needs_input_grad[:3]
@@ -109,10 +112,12 @@ class _Fused(torch.autograd.Function):
                 edges = adjacency(
                     replace(part, query=leaves[0], key=leaves[1]), ctx.rule
                 )  # (B, 1, rows, reach)
-                heard = edges[:, 0].to(nodes.dtype) @ leaves[2]
+                messages = edges[:, 0].to(nodes.dtype) @ leaves[2]
             wanted = [leaf for leaf, n in zip(leaves, needed, strict=True) if n]
             # Edges without weights pass no gradient on to the queries and keys.
-            found = iter(torch.autograd.grad(heard, wanted, heard_grad[:, start:stop], allow_unused=True))
+            found = iter(
+                torch.autograd.grad(messages, wanted, message_grad[:, start:stop], allow_unused=True)
+            )
             spots = (slice(start, stop), slice(reach), slice(reach))
             for grad, spot in zip(grads, spots, strict=True):
                 piece = None if grad is None else next(found)

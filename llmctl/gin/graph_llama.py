@@ -42,7 +42,7 @@ class GraphLlamaConfig(LlamaConfig):
         graph_threshold_mode: "none", "soft", "binary", "top_k" or "flow".
         graph_threshold: Weight that an edge needs (soft, binary), or share of a row's weight (flow).
         graph_slope: Slope of the soft threshold.
-        graph_top_k: Edges a row keeps with "top_k".
+        graph_top_k: Number of edges that each row keeps with "top_k".
         graph_differential: Whether edges are the difference of two sets of queries and keys.
         graph_blend: Whether each head learns a blend with plain attention.
         graph_mlp_multiplier: Width of the per-head MLP, relative to the head width.

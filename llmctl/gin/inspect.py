@@ -1,4 +1,4 @@
-"""Looking at what a Sparse-GIN adapter does on a text: its graphs, layer by layer."""
+"""The graphs that a Sparse-GIN adapter builds from a text, layer by layer."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from llmctl.errors import UserError
-from llmctl.gin.graph import adjacency, visible_keys
-from llmctl.gin.model import SparseGinLayer
+from llmctl.gin.attention_inputs import visible_keys
+from llmctl.gin.decoder_layer import SparseGinLayer
+from llmctl.gin.graph import adjacency
 
 
 @dataclass(frozen=True)
@@ -21,8 +22,8 @@ class LayerGraph:
     Attributes:
         layer: Index of the decoder layer.
         scale: What the layer's contribution is multiplied by.
-        edges: (B, G, T, T), row i hears column j; 0 is no edge.
-        visible: (B, T, T), True where token i may hear token j at all.
+        edges: (B, G, T, T), row i receives messages of column j; 0 is no edge.
+        visible: (B, T, T), True where token i may receive a message of token j at all.
     """
 
     layer: int
@@ -55,15 +56,15 @@ class LayerGraph:
 def adapter_graphs(model: nn.Module, adapter: str = "default", **inputs: Any) -> list[LayerGraph]:
     """Run a model on a batch and return its adapter's graphs.
 
-    This is the one place where whole T x T graphs are made: meant for texts that one looks at.
+    This is the only place that builds whole T x T graphs; it is meant for short texts.
 
     Args:
         model: A PEFT model with a Sparse-GIN adapter.
         adapter: Name of the adapter, which must be active.
-        inputs: What the model is called with (`input_ids`, `attention_mask`...).
+        inputs: What the model is called with (`input_ids`, `attention_mask`, ...).
 
     Returns:
-        One graph a layer that has the adapter, in the order of the layers.
+        One graph per layer that has the adapter, in the order of the layers.
 
     Raises:
         UserError: The model has no such adapter, or it is not active.

@@ -7,22 +7,23 @@ With h the residual stream (B, T, hidden), A' the graph of `llmctl.gin.graph` an
     x^{l+1} = dropout(act(z^l + W_2 act(W_1 z^l)))            MLP with a skip around it
     delta   = scale * norm(W_up x^L)                          what is added to the stream
 
-With a graph a head, the width is shared among the heads as in multi-head attention: head g hears its own
-slice of x over its own graph and has its own eps and MLP. (The public code gives each head a full-width GIN,
-which multiplies the parameters by the number of heads.)
+With one graph per head, the width is shared among the heads as in multi-head attention: head g aggregates
+its own slice of x over its own graph and has its own eps and MLP. (The public code gives each head a GIN of
+full width, which multiplies the parameters by the number of heads.)
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from llmctl.gin.fused import hear
-from llmctl.gin.graph import AttentionInputs, GraphRule
+from llmctl.gin.attention_inputs import AttentionInputs
+from llmctl.gin.fused import pass_messages
+from llmctl.gin.graph import GraphRule
 
 Activation = Literal["prelu", "relu", "gelu", "silu"]
 Norm = Literal["rms", "layer", "none"]
@@ -42,7 +43,7 @@ class GinShape:
     hidden: int  # features of the residual stream
     width: int  # features of a node
     depth: int  # rounds of message passing
-    graphs: int = 1  # 1, or the number of heads with a graph a head
+    graphs: int = 1  # 1, or the number of heads with one graph per head
     mixed_heads: int = 0  # heads that a learned mix reduces; 0 is no learned mix
     mix_width: int = 8
     activation: Activation = "prelu"
@@ -112,7 +113,7 @@ class GroupedLinear(nn.Module):
 
 
 class GinRound(nn.Module):
-    """One round of message passing: dropout(act(z + W_2 act(W_1 z))) with z = eps x + heard."""
+    """One round of message passing: dropout(act(z + W_2 act(W_1 z))) with z = eps x + messages."""
 
     def __init__(self, shape: GinShape) -> None:
         super().__init__()
@@ -123,10 +124,10 @@ class GinRound(nn.Module):
         self.outer_act = _ACTIVATIONS[shape.activation]()
         self.dropout = nn.Dropout(shape.dropout)
 
-    def forward(self, nodes: Tensor, heard: Tensor) -> Tensor:
-        """Update (B, Tq, W) nodes by what they heard, (B, Tq, W)."""
+    def forward(self, nodes: Tensor, messages: Tensor) -> Tensor:
+        """Update nodes (B, Tq, W) with their aggregated messages (B, Tq, W)."""
         eps = self.eps.repeat_interleave(nodes.shape[-1] // self.eps.shape[0])  # (W,)
-        z = eps * nodes + heard
+        z = eps * nodes + messages
         return self.dropout(self.outer_act(z + self.outer(self.inner_act(self.inner(z)))))
 
 
@@ -153,7 +154,14 @@ class SparseGin(nn.Module):
         norms = {"rms": nn.RMSNorm, "layer": nn.LayerNorm}
         # An explicit eps: the default of RMSNorm is that of the dtype, which differs between devices' dtypes.
         self.norm = nn.Identity() if shape.norm == "none" else norms[shape.norm](shape.hidden, eps=1e-6)
-        self.scale: float | nn.Parameter = nn.Parameter(torch.tensor(scale)) if train_scale else scale
+        self.scale: float | nn.Parameter = nn.Parameter(torch.tensor([scale])) if train_scale else scale
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # Scales of shape (1,) can be sharded; in files of earlier versions they have shape ().
+        scale = state_dict.get(f"{prefix}scale")
+        if scale is not None and scale.ndim == 0:
+            state_dict[f"{prefix}scale"] = scale.reshape(1)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def forward(self, stream: Tensor, inputs: AttentionInputs, memory: Memory | None = None) -> Tensor:
         """What to add to the residual stream.
@@ -171,5 +179,5 @@ class SparseGin(nn.Module):
         nodes = self.down(stream.to(self.down.weight.dtype))
         for level, gin_round in enumerate(self.rounds):
             known = nodes if memory is None else memory.extend(level, nodes)
-            nodes = gin_round(nodes, hear(inputs, self.rule, known, self.mix))
+            nodes = gin_round(nodes, pass_messages(inputs, self.rule, known, self.mix))
         return (self.scale * self.norm(self.up(nodes))).to(stream.dtype)

@@ -21,7 +21,7 @@ Placement = Literal["before_mlp", "after_mlp", "parallel"]
 
 
 @dataclass(frozen=True)
-class Layout:
+class DecoderLayout:
     """Names of a decoder layer's modules, relative to the layer."""
 
     layers: str  # name of the list of decoder layers
@@ -41,8 +41,8 @@ class Layout:
         return rf"(?!.*(?:vision|visual|image|audio)).*\b{self.layers}\.{index}"
 
 
-_PRE_NORM = Layout("layers", "self_attn", "self_attn", "post_attention_layernorm", "mlp")
-_SANDWICH = Layout(
+_PRE_NORM = DecoderLayout("layers", "self_attn", "self_attn", "post_attention_layernorm", "mlp")
+_SANDWICH = DecoderLayout(
     "layers",
     "self_attn",
     "post_attention_layernorm",
@@ -50,7 +50,7 @@ _SANDWICH = Layout(
     "post_feedforward_layernorm",
 )
 
-LAYOUTS: dict[str, Layout] = {
+LAYOUTS: dict[str, DecoderLayout] = {
     "llama": _PRE_NORM,
     "mistral": _PRE_NORM,
     "qwen2": _PRE_NORM,
@@ -59,11 +59,11 @@ LAYOUTS: dict[str, Layout] = {
     "gemma": _PRE_NORM,
     "gemma2": _SANDWICH,
     "gemma3_text": _SANDWICH,
-    "gpt2": Layout("h", "attn", "attn", "ln_2", "mlp"),
+    "gpt2": DecoderLayout("h", "attn", "attn", "ln_2", "mlp"),
 }
 
 
-def layout_of(model_type: str) -> Layout:
+def layout_of(model_type: str) -> DecoderLayout:
     """The layout of a family, by its transformers model type.
 
     Raises:

@@ -1,7 +1,7 @@
-"""Adapters of like size: the Sparse-GIN width and the LoRA rank nearest to a number of trainable parameters.
+"""Adapters of equal size: the Sparse-GIN width and the LoRA rank nearest to a number of trainable parameters.
 
-A comparison of two methods means little when one trains ten times as many numbers. The counts here are
-analytic, from the model's config alone; no weight is allocated.
+A comparison of two methods means little if one trains ten times as many parameters. The counts here are
+computed from the model's config; no weight is allocated.
 
     gin = solve_width(model.config, SparseGinConfig(depth=1), budget=1_000_000)
     lora = solve_rank(model.config, budget=gin.parameters, target_modules=["q_proj", "v_proj"])
@@ -29,7 +29,7 @@ class Match:
 
     size: int  # width of a Sparse-GIN or rank of a LoRA
     parameters: int  # trainable parameters at this size
-    budget: int  # what was asked for
+    budget: int  # the requested number of parameters
 
     @property
     def relative_error(self) -> float:
@@ -38,7 +38,7 @@ class Match:
 
 
 def count_trainable(model: nn.Module) -> int:
-    """The number of trainable parameters that a model really has.
+    """The number of trainable parameters of a model.
 
     Packed 4-bit weights are never trainable, so nothing is counted twice or half.
     """
@@ -53,7 +53,7 @@ def count_sparse_gin(model_config: PretrainedConfig, config: SparseGinConfig) ->
         config: The adapter; `layers` decides how many GINs there are (`target_modules` is not read).
 
     Raises:
-        UserError: The width does not divide by the heads, where each has its graph.
+        UserError: The width is not a multiple of the number of heads, with one graph per head.
     """
     text = model_config.get_text_config(decoder=True)
     layers = text.num_hidden_layers if config.layers is None else len(config.layers)
@@ -62,7 +62,7 @@ def count_sparse_gin(model_config: PretrainedConfig, config: SparseGinConfig) ->
 
 
 def count_lora(model_config: PretrainedConfig, rank: int, target_modules: Sequence[str]) -> int:
-    """The number of parameters that a LoRA (without bias or DoRA) trains: rank (in + out) a target.
+    """The number of parameters that a LoRA (without bias or DoRA) trains: rank (in + out) per target.
 
     Args:
         model_config: Config of the base model.
@@ -80,14 +80,14 @@ def solve_width(model_config: PretrainedConfig, config: SparseGinConfig, budget:
 
     Args:
         model_config: Config of the base model.
-        config: The adapter in all but its width, which is not read.
+        config: The adapter; its width is not read.
         budget: Number of trainable parameters wanted.
 
     Returns:
-        The width, a multiple of the number of heads where each has its graph; of two as near, the smaller.
+        The width, a multiple of the number of heads with one graph per head; the smaller one of a tie.
 
     Raises:
-        UserError: The budget is below what the smallest width takes.
+        UserError: The budget is below the parameters of the smallest width.
     """
     text = model_config.get_text_config(decoder=True)
     step = text.num_attention_heads if config.heads == "each" else 1
@@ -111,10 +111,10 @@ def solve_rank(model_config: PretrainedConfig, budget: int, target_modules: Sequ
         target_modules: Names of linear layers, as for `count_lora`.
 
     Returns:
-        The rank; of two as near, the smaller.
+        The rank; the smaller one of a tie.
 
     Raises:
-        UserError: A name matches no linear layer, or the budget is below what rank 1 takes.
+        UserError: A name matches no linear layer, or the budget is below the parameters of rank 1.
     """
     per_rank = count_lora(model_config, 1, target_modules)
     return _nearest(lambda rank: rank * per_rank, budget, "LoRA rank", 1)
@@ -152,7 +152,7 @@ def _nearest(count: Callable[[int], int], budget: int, what: str, unit: int) -> 
 
 
 def _sides(model_config: PretrainedConfig, target_modules: Sequence[str]) -> list[int]:
-    """In + out of every linear layer that a target names, read off a model without memory."""
+    """In + out of every linear layer that a target names, read from a model on the meta device."""
     if isinstance(target_modules, str):
         raise UserError(
             f"target_modules is the string {target_modules!r}, but a list of names is needed: "

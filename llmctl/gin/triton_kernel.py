@@ -3,7 +3,7 @@ r"""The messages of a Sparse-GIN as Triton kernels: no T x T matrix in memory.
 B batch, Tq queries, Tk keys, H heads, D head width, W features of a node. The first kernel walks over the
 keys of a block of rows, head by head, and keeps each row's softmax maximum and sum, two (B, H, Tq) tensors.
 The second walks over them block of keys by block of keys: all heads' probabilities, merged, sharpened,
-thinned out, and what is heard added up. Scores are thus computed twice and never kept.
+thinned out, and the messages added up. Scores are thus computed twice and never kept.
 
 `llmctl.gin.fused` says when these run and gives them a gradient. Their many parameters are what a kernel has
 in place of tensors: a pointer, sizes and strides of each, and constants that are compiled in.
@@ -19,7 +19,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from llmctl.gin.graph import AttentionInputs, GraphRule
+from llmctl.gin.attention_inputs import AttentionInputs
+from llmctl.gin.graph import GraphRule
 
 BLOCK_ROWS, BLOCK_KEYS = 32, 32
 NO_MASK, BOOLEAN_MASK, ADDITIVE_MASK = 0, 1, 2
@@ -95,11 +96,11 @@ def _message_kernel(
     SOFTCAP: tl.constexpr, M: tl.constexpr, N: tl.constexpr, W: tl.constexpr, W_PAD: tl.constexpr,
     MERGE: tl.constexpr, SHARPEN: tl.constexpr, LOOPS: tl.constexpr, BINARY: tl.constexpr, FADE: tl.constexpr,
 ):  # fmt: skip
-    """What M rows of one sequence hear."""
+    """The messages of M rows of one sequence."""
     b = tl.program_id(1).to(tl.int64)
     rows = tl.program_id(0) * M + tl.arange(0, M)
     w = tl.arange(0, W_PAD)
-    heard = tl.zeros((M, W_PAD), tl.float32)
+    messages = tl.zeros((M, W_PAD), tl.float32)
     for start in range(0, tl.minimum(keys, offset + (tl.program_id(0) + 1) * M), N):
         cols = start + tl.arange(0, N)
         edges = tl.zeros((M, N), tl.float32)
@@ -133,13 +134,13 @@ def _message_kernel(
             edges = edges * tl.exp(-tl.maximum(distance, 0).to(tl.float32) / distance_scale)
         node_at = node_ptr + b * node_b + cols[:, None] * node_t + w[None, :]
         nodes = tl.load(node_at, mask=(cols[:, None] < keys) & (w[None, :] < W), other=0.0)
-        heard += tl.dot(edges.to(nodes.dtype), nodes, input_precision="ieee")
+        messages += tl.dot(edges.to(nodes.dtype), nodes, input_precision="ieee")
     out_at = out_ptr + (b * queries + rows[:, None]) * W + w[None, :]
-    tl.store(out_at, heard.to(out_ptr.dtype.element_ty), mask=(rows[:, None] < queries) & (w[None, :] < W))
+    tl.store(out_at, messages.to(out_ptr.dtype.element_ty), mask=(rows[:, None] < queries) & (w[None, :] < W))
 
 
 def send_fused(inputs: AttentionInputs, rule: GraphRule, nodes: Tensor) -> Tensor:
-    """The messages of `llmctl.gin.graph.send_messages`, without a gradient.
+    """The messages of `llmctl.gin.messages.send_messages`, without a gradient.
 
     Args:
         inputs: Queries and keys, and a mask shared by the heads or none.

@@ -11,7 +11,7 @@ from llmctl.errors import UserError
 from llmctl.jobs.records import ProblemCount, Shard
 from llmctl.jobs.spec import JobRecipe
 from llmctl.runs.files import to_json
-from llmctl.tasks import Problem, Task, get_task
+from llmctl.tasks import Problem, Task
 
 
 def open_tasks(recipe: JobRecipe) -> dict[str, Task]:
@@ -20,7 +20,7 @@ def open_tasks(recipe: JobRecipe) -> dict[str, Task]:
     Raises:
         UserError: There is no such task or option, or nothing at its path.
     """
-    return {name: get_task(spec.name, path=spec.path, **spec.options) for name, spec in recipe.tasks.items()}
+    return {name: spec.open() for name, spec in recipe.tasks.items()}
 
 
 def task_problems(recipe: JobRecipe, name: str, task: Task) -> Iterator[Problem]:

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from llmctl.jobs.records import Outcome, Shard
 from llmctl.jobs.spec import JobRecipe
 from llmctl.jobs.worker import OpenSampler, Worker
+from llmctl.trust import Permissions, permissions
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,9 @@ class ProcessPool:
         """See `WorkerPool.restart`."""
         here, there = self._context.Pipe()
         threads = str(max(1, round(self._given[0].workers.cpus)))
-        process = self._context.Process(target=_serve, args=(there, threads, *self._given), daemon=True)
+        process = self._context.Process(
+            target=_serve, args=(there, threads, permissions(), *self._given), daemon=True
+        )
         process.start()
         there.close()
         if worker in self._running:
@@ -149,7 +152,13 @@ class ProcessPool:
         self._running = {}
 
 
-def _serve(connection: Connection, threads: str, recipe: JobRecipe, open_model: OpenSampler) -> None:
+def _serve(
+    connection: Connection,
+    threads: str,
+    allowed: Permissions,
+    recipe: JobRecipe,
+    open_model: OpenSampler,
+) -> None:
     """A worker process: shards in, outcomes out, until the other end is closed."""
     import signal
 
@@ -157,7 +166,7 @@ def _serve(connection: Connection, threads: str, recipe: JobRecipe, open_model: 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends us
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        worker = Worker(recipe, open_model)
+        worker = Worker(recipe, open_model, allowed=allowed)
         while True:
             connection.send(worker.compute(connection.recv()))
     except (EOFError, BrokenPipeError, ConnectionResetError):

@@ -19,6 +19,7 @@ from llmctl.jobs.pool import Event, Lost
 from llmctl.jobs.records import Shard
 from llmctl.jobs.spec import JobRecipe
 from llmctl.jobs.worker import OpenSampler, Worker, one_line
+from llmctl.trust import permissions
 
 ANSWER_S = 10.0  # seconds to accept a connection, after which a cluster counts as not answering
 CONNECT_S = 60.0  # seconds to join a cluster that has accepted a connection
@@ -79,7 +80,7 @@ class RayPool:
 
     def restart(self, worker: int) -> None:
         """See `WorkerPool.restart`."""
-        self._actors[worker] = self._actor_class.remote(*self._given)
+        self._actors[worker] = self._actor_class.remote(*self._given, allowed=permissions())
         self._waiting[worker] = deque()
 
     def close(self) -> None:

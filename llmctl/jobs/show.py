@@ -24,7 +24,7 @@ def read_job(folder: Path) -> JobRecipe:
     path = folder / "recipe.yaml"
     if not path.is_file():
         raise UserError(f"{folder} is no job: give the folder of an `llmctl eval run`")
-    content = read_recipe_file(path)
+    content = read_recipe_file(path, is_link_allowed=False)
     if (kind := content.pop("kind", None)) != JobRecipe.kind:
         raise UserError(f"{folder} is a run of kind {kind!r}, but an evaluation job is needed")
     return parse_recipe(JobRecipe, content, str(path))

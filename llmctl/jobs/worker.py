@@ -17,6 +17,7 @@ from llmctl.jobs.spec import JobRecipe
 from llmctl.models.quiet import quiet_libraries
 from llmctl.sampling import Sampler, open_sampler
 from llmctl.tasks import Problem, Task
+from llmctl.trust import Permissions
 
 OpenSampler = Callable[..., Sampler]
 
@@ -28,11 +29,18 @@ class Worker:
         recipe: The job's recipe.
         open_model: Opens a sampler, like `open_sampler`.
         encodes_later: Leave the encoding to the recorder, which runs while the next shard is sampled.
+        allowed: What the user allowed, for a worker in a process of its own; None leaves it as it is.
     """
 
     def __init__(
-        self, recipe: JobRecipe, open_model: OpenSampler = open_sampler, encodes_later: bool = False
+        self,
+        recipe: JobRecipe,
+        open_model: OpenSampler = open_sampler,
+        encodes_later: bool = False,
+        allowed: Permissions | None = None,
     ) -> None:
+        if allowed is not None:
+            allowed.adopt()
         self.recipe = recipe
         self._encodes_later = encodes_later
         self._around = ExitStack()  # contexts that stay entered while a model is open

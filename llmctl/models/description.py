@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import struct
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from llmctl.errors import UserError
 from llmctl.models.registry import resolve
+from llmctl.trust.limits import parse_json
 
 
 def describe(name: str | Path) -> dict[str, Any]:
@@ -98,7 +98,7 @@ def _shapes(folder: Path) -> list[list[int]]:
                 (length,) = struct.unpack("<Q", file.read(8))
                 if length > path.stat().st_size:
                     raise ValueError("its header is longer than the file")
-                header = json.loads(file.read(length))
+                header = parse_json(file.read(length))
             except (struct.error, ValueError) as error:
                 raise UserError(f"{path} is not a safetensors file: fetch or save the model again") from error
         shapes += [entry["shape"] for key, entry in header.items() if key != "__metadata__"]
@@ -114,7 +114,7 @@ def _has_chat_template(folder: Path) -> bool:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}): fetch or save the model again") from error
     if not isinstance(content, dict):

@@ -50,7 +50,7 @@ def load(
             "float32", "bfloat16" or "float16".
         quantization: "none", "nf4" (4 bit, double quantization, as QLoRA) or "int8"; through bitsandbytes.
         adapter: A folder with a PEFT adapter, put on top.
-        trust_remote_code: Run model code that comes with the weights. Off unless the user asks.
+        trust_remote_code: Run model code that comes with the weights; needs `llmctl.trust.allow_code()` too.
         **model_options: Passed to `AutoModelForCausalLM.from_pretrained` (`attn_implementation`, say; with
             `device_map` the model is spread over devices as accelerate decides).
 

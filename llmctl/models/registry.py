@@ -6,7 +6,6 @@ Light on purpose: it imports neither torch nor transformers, so listing models i
 from __future__ import annotations
 
 import difflib
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -15,6 +14,8 @@ from pathlib import Path
 
 from llmctl.errors import UserError
 from llmctl.models import embedded
+from llmctl.trust.code import check_code
+from llmctl.trust.limits import parse_json
 
 _HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")  # so ./x and ../x are folders
 # What a model needs and nothing else: no pickled weights, no GGUF, no code.
@@ -97,15 +98,18 @@ def resolve(name: str | Path, *, with_code: bool = False) -> Path:
 
     Args:
         name: An alias, a folder with `config.json`, or a Hub name `owner/model`.
-        with_code: Fetch Python files that lie beside the weights too; for `trust_remote_code`.
+        with_code: Fetch Python files that lie beside the weights too, to run them; for `trust_remote_code`.
 
     Returns:
         A folder that transformers and vLLM can load.
 
     Raises:
+        CodeRefusedError: Code is asked for, and the user has not allowed it.
         UserError: No such alias or folder, or the model cannot be had; the line says how to get it.
     """
     name = str(name)
+    if with_code:
+        check_code(f"model {name} with trust_remote_code")
     folder = Path(name).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
@@ -168,8 +172,8 @@ def _is_whole(folder: Path) -> bool:
     if not index.is_file():
         return any(folder.glob("*.safetensors"))
     try:
-        parts = set(json.loads(index.read_text())["weight_map"].values())
-    except (ValueError, KeyError, AttributeError):
+        parts = set(parse_json(index.read_text())["weight_map"].values())
+    except (ValueError, KeyError, AttributeError, TypeError):
         return False
     return all((folder / part).is_file() for part in parts)
 

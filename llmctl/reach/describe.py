@@ -49,8 +49,25 @@ def verdict(result: Result) -> str:
         return f"unreachable: no allowed control of one token makes the model emit {target}, after {cost}."
     return (
         f"unknown: no control was found that makes the model emit {target}; the closest has loss "
-        f"{result.loss:.2f} nats against {result.base_loss:.2f} without a control, after {cost}."
+        f"{result.loss:.2f} nats against {result.base_loss:.2f} without a control, after {cost}"
+        f"{_at_most(result)}."
     )
+
+
+def _at_most(result: Result) -> str:
+    """What the uniform draws of the longest control length say of an unknown; empty without such draws."""
+    if not result.density_bound:
+        return ""
+    k = max(result.density_bound)
+    tokens = "1 token" if k == 1 else f"{k} tokens"
+    return (
+        f". Of all controls of {tokens} at most {_percent(result.density_bound[k])} can reach it (at 95 % "
+        f"confidence, since none of {result.uniform_draws[k]:,} uniform draws did)"
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2g} %" if share < 1 else "100 %"
 
 
 def notes(result: Result, tokenizer: PreTrainedTokenizerBase) -> list[str]:
@@ -71,9 +88,17 @@ def notes(result: Result, tokenizer: PreTrainedTokenizerBase) -> list[str]:
     if result.certified_k == 1 and result.verdict != "unreachable":
         said.append("no allowed control of one token reaches it (every one was tried)")
     if result.verdict == "unknown" and not result.error:
-        said.append("more may be found with a larger --k or --effort")
+        said.append(f"{_budget(result)}more may be found with a larger --k or --effort")
     hint = _spaced(result, tokenizer)
     return [*said, hint] if hint else said
+
+
+def _budget(result: Result) -> str:
+    """How many controls were scored of those planned, by length; empty for records that do not say."""
+    if not result.planned:
+        return ""
+    each = ", ".join(f"{result.spent.get(k, 0):,} of {n:,} at k = {k}" for k, n in result.planned.items())
+    return f"controls scored of those planned: {each}; "
 
 
 def _spaced(result: Result, tokenizer: PreTrainedTokenizerBase) -> str:

@@ -28,7 +28,7 @@ class Problem:
     state: str | Sequence[int] | Sequence[Mapping[str, Any]]
     """Text, ids, or (position "template") a conversation with `{control}` once in it."""
     target: str | Sequence[int] = ""
-    """Text or ids, one token or several; mind the leading space (" Paris")."""
+    """Text or ids, one token or several; note the leading space (" Paris")."""
     position: Position = "before"
     """"before" or "after" the state's tokens; or in the chat template, with the state as the user's
     message: "system" (the whole system message), "user_start", "user_end" (around the state),

@@ -49,6 +49,19 @@ class Result:
     forward_tokens: int  # tokens that went through the model forward
     backward_tokens: int  # tokens that went through it backward (gradient steps)
     roundtrips: bool  # the prompt, decoded and encoded again, still emits the target
+    margin: float = math.nan
+    """The target's logit minus the best other with the control, the least over the target tokens; below 0
+    where the target is not emitted, NaN in older records."""
+    planned: Mapping[int, int] = field(default_factory=dict, hash=False)
+    """By control length: controls that the schedule scores if no witness is found; empty in older records
+    and where the state alone suffices."""
+    spent: Mapping[int, int] = field(default_factory=dict, hash=False)
+    """By control length: controls that the phases of the schedule scored."""
+    uniform_draws: Mapping[int, int] = field(default_factory=dict, hash=False)
+    """By control length: how many of the controls were drawn uniformly from all allowed ones."""
+    density_bound: Mapping[int, float] = field(default_factory=dict, hash=False)
+    """By control length at which no witness was found: at most this share of all allowed controls reaches
+    the target, at 95 % confidence: 3 / `uniform_draws`."""
     certified_k: int | None = None  # no allowed control of at most this many tokens reaches the target
     state_ids: tuple[int, ...] = ()
     target_ids: tuple[int, ...] = ()
@@ -88,10 +101,14 @@ class Result:
 def _to_json(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
+    if isinstance(value, Mapping):
+        return {str(key): entry for key, entry in value.items()}  # as JSON has them
     return list(value) if isinstance(value, tuple) else value
 
 
 def _from_json(key: str, value: Any) -> Any:
-    if value is None and key in ("base_loss", "loss"):
+    if value is None and key in ("base_loss", "loss", "margin"):
         return math.nan
+    if isinstance(value, Mapping):
+        return {int(k): entry for k, entry in value.items()}
     return tuple(value) if isinstance(value, list) else value

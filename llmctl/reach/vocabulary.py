@@ -31,7 +31,7 @@ class Pool:
         self.is_whole = len(self.token_ids) == self.vocabulary and not self.must_roundtrip
 
     def admits(self, controls: Sequence[Sequence[int]]) -> list[bool]:
-        """Whether each control survives, where the problem asks for it (else all True)."""
+        """Whether each control survives, where the problem demands it (otherwise all True)."""
         if not self.must_roundtrip:
             return [True] * len(controls)
         return survive([self.layout.prompt(control) for control in controls], self.tokenizer)

@@ -55,7 +55,7 @@ def _recipe(folder: Path) -> dict[str, Any]:
     path = folder / "recipe.yaml"
     if not path.is_file():
         raise UserError(f"{folder} is no run: give the folder of a finished `llmctl rise run`")
-    content = read_recipe_file(path)
+    content = read_recipe_file(path, is_link_allowed=False)
     if content.get("kind") != "rise":
         raise UserError(f"{folder} is a run of kind {content.get('kind')!r}, but two RISE runs are needed")
     return content

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from llmctl.errors import UserError
+from llmctl.trust.limits import JSON_BYTES, parse_json, read_limited
+from llmctl.trust.names import open_plain
 
 TEMPORARY_SUFFIX = ".llmctl-tmp"
 
@@ -92,8 +94,9 @@ def write_bytes(path: Path, data: bytes) -> None:
     """
     temporary = path.with_name(f".{path.name}{TEMPORARY_SUFFIX}")
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        descriptor = open_plain(temporary, os.O_WRONLY | os.O_CREAT)
         try:
+            os.ftruncate(descriptor, 0)
             write_all(descriptor, data)
             os.fsync(descriptor)
         finally:
@@ -118,16 +121,20 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, to_json(value, indent=2) + "\n")
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, *, is_link_allowed: bool = False) -> Any:
     """Read a JSON file.
 
+    Args:
+        path: The file.
+        is_link_allowed: Files of a run are no links; those of a model in the Hub's cache are.
+
     Raises:
-        UserError: The file cannot be read, or is not JSON (with the line).
+        UserError: The file cannot be read, is a link or a pipe, is too large, or is not JSON (with the line).
     """
     with disk_errors_as_user_errors(f"read {path}"):
-        data = path.read_bytes()
+        data = read_limited(path, JSON_BYTES, is_link_allowed=is_link_allowed)
     try:
-        return json.loads(data)
+        return parse_json(data)
     except ValueError as error:
         raise UserError(f"{path} is not valid JSON ({error}): restore it or remove it") from error
 

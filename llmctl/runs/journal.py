@@ -8,7 +8,6 @@ completely or done again. Kept by hand: no library keeps this invariant for plai
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import threading
@@ -19,6 +18,8 @@ from typing import Any
 
 from llmctl.errors import UserError
 from llmctl.runs.files import disk_error, sync_folder, to_json, write_all
+from llmctl.trust.limits import LINE_BYTES, parse_json
+from llmctl.trust.names import open_plain
 
 logger = logging.getLogger(__name__)
 
@@ -145,7 +146,7 @@ class Journal:
         if self._descriptor is None:
             is_new = not self.path.exists()
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+            descriptor = open_plain(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
             try:
                 os.ftruncate(descriptor, self._end)
                 if is_new:
@@ -185,16 +186,19 @@ def _whole_lines(path: Path, limit: int | None = None) -> Iterator[tuple[int, by
     Lines from offset `limit` on, which another thread may be writing, are left alone.
     """
     try:
-        file = open(path, "rb")
+        file = os.fdopen(open_plain(path, os.O_RDONLY), "rb")
     except FileNotFoundError:
         return
     except OSError as error:
         raise disk_error(error, f"read {path}") from error
     with file:
         end = 0
-        for number, line in enumerate(file, start=1):
+        lines = iter(lambda: file.readline(LINE_BYTES + 1), b"")
+        for number, line in enumerate(lines, start=1):
             if limit is not None and end >= limit:
                 return
+            if len(line) > LINE_BYTES:
+                raise _broken(path, number, f"it is longer than {LINE_BYTES:,} bytes")
             if not line.endswith(b"\n"):
                 logger.warning(
                     "%s: the last line (%d) is unfinished and is dropped; its work is done again",
@@ -209,7 +213,7 @@ def _whole_lines(path: Path, limit: int | None = None) -> Iterator[tuple[int, by
 def _parse(path: Path, number: int, line: bytes) -> dict[str, Any]:
     """The object of one line, with a string under "key"."""
     try:
-        content = json.loads(line)
+        content = parse_json(line)
     except ValueError as error:
         raise _broken(path, number, "it is not JSON") from error
     if not isinstance(content, dict) or not isinstance(content.get("key"), str):

@@ -14,6 +14,7 @@ from types import TracebackType
 
 from llmctl.errors import UserError
 from llmctl.runs.files import disk_error, write_all
+from llmctl.trust.names import open_plain
 
 LOCK_NAME = ".lock"
 
@@ -40,7 +41,7 @@ class FolderLock:
         self.path = folder / name
         self._descriptor: int | None = None
         try:
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+            descriptor = open_plain(self.path, os.O_RDWR | os.O_CREAT)
         except OSError as error:
             raise disk_error(error, f"write {self.path}") from error
         try:

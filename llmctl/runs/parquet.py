@@ -10,6 +10,7 @@ from typing import Any
 
 from llmctl.errors import UserError
 from llmctl.runs.files import TEMPORARY_SUFFIX, disk_error
+from llmctl.trust.names import open_plain
 
 
 @contextmanager
@@ -27,6 +28,7 @@ def new_parquet(path: Path, schema: Any) -> Iterator[Any]:
 
     temporary = path.with_name(f".{path.name}{TEMPORARY_SUFFIX}")
     try:
+        os.close(open_plain(temporary, os.O_WRONLY | os.O_CREAT))  # the writer would follow a link
         with parquet.ParquetWriter(temporary, schema, compression="zstd") as writer:
             yield writer
         with temporary.open("rb") as stream:
@@ -52,9 +54,16 @@ def open_parquet(path: Path, remedy: str) -> Any:
     from pyarrow import parquet
 
     try:
+        os.close(open_plain(path, os.O_RDONLY))
         return parquet.ParquetFile(path)
-    except pa.ArrowInvalid as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path} is no readable Parquet file ({reason:.100}): {remedy}") from error
     except OSError as error:
+        if error.errno is None:  # of Arrow: what the file holds, not the disk
+            raise _unreadable(path, error, remedy) from error
         raise disk_error(error, f"read {path}") from error
+    except pa.ArrowException as error:
+        raise _unreadable(path, error, remedy) from error
+
+
+def _unreadable(path: Path, error: Exception, remedy: str) -> UserError:
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return UserError(f"{path} is no readable Parquet file ({reason:.100}): {remedy}")

@@ -13,11 +13,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from llmctl.errors import UserError
 from llmctl.runs.files import disk_errors_as_user_errors
 from llmctl.runs.yaml_text import BrokenYamlError, dump_yaml, parse_yaml
+from llmctl.trust.keys import allow_host, check_options, hosts_in
+from llmctl.trust.limits import read_limited
 
 R = TypeVar("R", bound="Recipe")
 
@@ -35,6 +37,15 @@ class Recipe(BaseModel):
 
     free_keys: ClassVar[tuple[str, ...]] = ()
     """Dotted keys (or sections) that do not affect results, so that they may change when a run continues."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _holds_no_secret(cls, content: Any) -> Any:
+        try:
+            check_options(content, "")
+        except UserError as error:
+            raise ValueError(str(error)) from error
+        return content
 
 
 def load_recipe(cls: type[R], name_or_path: str | Path, overrides: Sequence[str] = ()) -> R:
@@ -164,8 +175,8 @@ def find_recipe(name_or_path: str | Path) -> Path:
         UserError: There is no such recipe; the message lists the available ones.
     """
     given = Path(name_or_path)
-    if given.is_file():
-        return given
+    if given.is_file() or (given.suffix in SUFFIXES and given.exists() and not given.is_dir()):
+        return given  # a pipe or a device is refused where it is read
     if given.suffix not in SUFFIXES:
         for folder in recipe_folders():
             for suffix in SUFFIXES:
@@ -186,16 +197,21 @@ def recipe_name(name_or_path: str | Path) -> str:
     return given.stem if is_file else given.as_posix()
 
 
-def read_recipe_file(path: Path) -> dict[str, Any]:
+def read_recipe_file(path: Path, *, is_link_allowed: bool = True) -> dict[str, Any]:
     """Read a YAML file that holds a mapping.
 
+    Args:
+        path: The file.
+        is_link_allowed: False for the recipe in a run's folder, where llmctl makes no links.
+
     Raises:
-        UserError: The file cannot be read, or does not hold a mapping (with the line).
+        UserError: The file cannot be read, is larger or deeper than a recipe may be, or does not hold a
+            mapping (with the line).
     """
     with disk_errors_as_user_errors(f"read {path}"):
-        data = path.read_bytes()
+        data = read_limited(path, is_link_allowed=is_link_allowed)
     try:
-        content = parse_yaml(data.decode())
+        content = parse_yaml(data.decode(), str(path))
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text: save it as UTF-8") from error
     except BrokenYamlError as error:
@@ -241,7 +257,7 @@ def _override(content: dict[str, Any], override: str) -> str:
     if not equals or not all(parts):
         raise UserError(f"--set {override!r} is not of the form key=value, e.g. --set sampling.n=8")
     try:
-        value = parse_yaml(text)
+        value = parse_yaml(text, f"--set {key}")
     except BrokenYamlError as error:
         raise UserError(f"--set {override!r}: the value is broken YAML; put it in quotes") from error
     section = content
@@ -255,6 +271,8 @@ def _override(content: dict[str, Any], override: str) -> str:
             )
         section = inner
     section[parts[-1]] = value
+    for host in hosts_in({parts[-1]: value}):  # --set is the command line: the user named it in person
+        allow_host(host)
     return key
 
 

@@ -33,6 +33,7 @@ from llmctl.runs.journal import Journal
 from llmctl.runs.lock import LOCK_NAME, FolderLock
 from llmctl.runs.manifest import describe_environment
 from llmctl.runs.recipe import differences, dump_recipe, read_recipe_file, recipe_content
+from llmctl.trust.names import inside, refuse_link, refuse_links_below
 
 logger = logging.getLogger(__name__)
 
@@ -106,10 +107,13 @@ class Run:
             name: Relative path with forward slashes, e.g. "adapter" or "figures/curve.png".
 
         Raises:
-            UserError: The name belongs to something that llmctl did not make.
+            UserError: The name belongs to something that llmctl did not make, is not a name inside the
+                folder (names of models and arms become names of files), or leads out of it through a link.
         """
         self.claim(name)
         path = self.folder / PurePosixPath(name)
+        inside(self.folder, name)
+        refuse_link(path)
         make_folder(path.parent)
         return path
 
@@ -189,9 +193,12 @@ class Run:
 
     def _start(self, recipe: BaseModel, command: str, fresh: bool) -> None:
         """Write the recipe and the manifest, or refuse."""
+        _remove_temporaries(self.folder)  # first, since one that is a link would be refused
         if fresh or self._manifest.get("is_emptying"):
             self._empty()
-        _remove_temporaries(self.folder)
+        with disk_errors_as_user_errors(f"read {self.folder}"):
+            for name in self._manifest.get("made", ()):
+                refuse_links_below(self.folder, name)
         started_with = self._recipe_on_disk()
         if started_with is not None:
             free = getattr(type(recipe), "free_keys", ())
@@ -203,14 +210,14 @@ class Run:
         self._update_manifest(recipe, command)
         text = dump_recipe(recipe)
         path = self.path(RECIPE)
-        if not path.exists() or path.read_text(encoding="utf-8") != text:
+        if started_with is None or path.read_text(encoding="utf-8") != text:
             write_text(path, text)
 
     def _recipe_on_disk(self) -> dict[str, Any] | None:
         """The recipe that the run was started with; None if there is no run yet."""
         path = self.folder / RECIPE
-        if self._has_made(PurePosixPath(RECIPE)) and path.is_file():
-            return read_recipe_file(path)
+        if self._has_made(PurePosixPath(RECIPE)) and path.exists():
+            return read_recipe_file(path, is_link_allowed=False)
         work = [name for name in self._manifest.get("made", ()) if name != RECIPE]
         if any((self.folder / name).exists() for name in work):
             raise UserError(
@@ -250,7 +257,7 @@ class Run:
             self._write_manifest()
         for name in made:
             with disk_errors_as_user_errors(f"remove {self.folder / name}"):
-                _remove(self.folder / name)
+                _remove(inside(self.folder, name))
         for parent in {PurePosixPath(name).parent for name in made} - {PurePosixPath(".")}:
             with contextlib.suppress(OSError):  # not empty: the user put something into it
                 (self.folder / parent).rmdir()
@@ -286,9 +293,13 @@ def _inside(name: str) -> PurePosixPath:
         relative.is_absolute()
         or ".." in relative.parts
         or not relative.parts
-        or relative.parts[0] == LOCK_NAME
+        or relative.parts[0] in (LOCK_NAME, MANIFEST)
+        or "\0" in name
     ):
-        raise ValueError(f"{name!r} is not a name inside a run folder")
+        raise UserError(
+            f"{name!r} is not a name inside a run folder: models, tasks and arms give their names to files; "
+            "rename it"
+        )
     return relative
 
 
@@ -307,25 +318,45 @@ def _refuse_foreign(folder: Path) -> None:
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
-    """Read the manifest; empty if there is none."""
+    """Read the manifest, and check all that it says of the folder; empty if there is none.
+
+    Raises:
+        UserError: It is not a manifest of llmctl, or a name in it is not one of a thing inside the folder.
+    """
     path = folder / MANIFEST
-    if not path.exists():
+    if not path.exists() and not path.is_symlink():
         return {}
     manifest = read_json(path)
-    if (
-        not isinstance(manifest, dict)
-        or "llmctl" not in manifest
-        or not isinstance(manifest.get("made"), list)
-    ):
+    if not isinstance(manifest, dict) or "llmctl" not in manifest or not _is_well_formed(manifest):
         raise UserError(f"{path} is not a manifest of llmctl: choose another folder for --run")
+    for name in manifest["made"]:
+        _inside(name)
+        inside(folder, name)
+    if "commands" in manifest:
+        manifest.setdefault("notes", {})
+        manifest.setdefault("changes", [])
     return manifest
 
 
+def _is_well_formed(manifest: Mapping[str, Any]) -> bool:
+    """Whether the entries that a run works with are of their types."""
+    made, notes = manifest.get("made"), manifest.get("notes", {})
+    lists = [manifest.get(name, []) for name in ("commands", "changes")]
+    return (
+        isinstance(made, list)
+        and all(isinstance(name, str) for name in made)
+        and isinstance(notes, dict)
+        and all(isinstance(found, list) for found in lists)
+    )
+
+
 def _remove_temporaries(folder: Path) -> None:
-    """Delete the temporary files of writes that were killed."""
+    """Delete the temporary files of writes that were killed; of a link, only the link."""
     with disk_errors_as_user_errors(f"clean up {folder}"):
-        for path in [*folder.glob(f".*{TEMPORARY_SUFFIX}"), *folder.glob(f"*/.*{TEMPORARY_SUFFIX}")]:
-            path.unlink()
+        inner = [path for path in folder.iterdir() if path.is_dir() and not path.is_symlink()]
+        for place in (folder, *inner):
+            for path in place.glob(f".*{TEMPORARY_SUFFIX}"):
+                path.unlink()
 
 
 def _remove(path: Path) -> None:

@@ -20,12 +20,14 @@ from ruamel.yaml.resolver import VersionedResolver, implicit_resolvers
 from ruamel.yaml.tag import Tag
 
 from llmctl.errors import LlmctlError
+from llmctl.trust.limits import check_yaml
 
 _PREFIX = "tag:yaml.org,2002:"
 _NUMBER = re.compile(
     r"[-+]?(?:[0-9]+|(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|\.inf|\.Inf|\.INF)"
     r"|0o[0-7]+|0x[0-9a-fA-F]+|\.nan|\.NaN|\.NAN"
 )
+_LONGEST_NUMBER = 400  # characters; Python writes out no integer of more than 4,300 digits
 _UNICODE_BREAKS = "\x85\u2028\u2029"
 
 
@@ -68,6 +70,17 @@ class _Constructor(SafeConstructor):
                 )
         return super().construct_mapping(node, deep)
 
+    def construct_yaml_int(self, node: Any) -> Any:
+        """An integer of a sensible length."""
+        if len(node.value) > _LONGEST_NUMBER:
+            raise ConstructorError(
+                None, None, f"a number of {len(node.value):,} digits; put it in quotes", node.start_mark
+            )
+        return super().construct_yaml_int(node)
+
+
+_Constructor.add_constructor(f"{_PREFIX}int", _Constructor.construct_yaml_int)
+
 
 class _Representer(SafeRepresenter):
     def ignore_aliases(self, data: Any) -> bool:
@@ -95,12 +108,18 @@ _Representer.add_representer(str, _represent_text)
 _Representer.add_representer(float, _represent_float)
 
 
-def parse_yaml(text: str) -> Any:
+def parse_yaml(text: str, name: str = "the YAML") -> Any:
     """Read YAML; only plain values are built.
+
+    Args:
+        text: YAML.
+        name: What it is, for the message where it is too large or too deep.
 
     Raises:
         BrokenYamlError: The text is broken, or a mapping has a key twice or a key that is not text.
+        UserError: It nests too deep, or means far more than it says.
     """
+    check_yaml(text, name)
     yaml = YAML(typ="safe", pure=True)
     yaml.Resolver, yaml.Constructor = _Resolver, _Constructor
     try:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import re
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from llmctl.errors import EngineError, UserError
 from llmctl.sampling.server_reply import MalformedReply
+from llmctl.trust import keys
 
 T = TypeVar("T")
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
@@ -42,7 +42,7 @@ class ServerOptions:
     """Where a server is and how patiently to ask it; see `ServerSampler`."""
 
     base_url: str = "http://127.0.0.1:8000/v1"
-    api_key: str | None = None
+    api_key: str | None = field(default=None, repr=False)
     max_parallel: int = 32
     timeout_s: float = 120.0
     retries: int = 4
@@ -57,6 +57,7 @@ class ServerOptions:
             raise UserError(
                 f"base_url is {self.base_url!r}, but an http address is needed: http://127.0.0.1:8000/v1"
             )
+        keys.check_address(self.base_url)
         if self.max_parallel < 1 or self.retries < 0 or self.timeout_s <= 0:
             raise UserError(
                 f"max_parallel is {self.max_parallel}, retries {self.retries}, timeout_s {self.timeout_s}, "
@@ -76,7 +77,7 @@ class Client:
         host = urlsplit(options.base_url).hostname
         self._openai = OpenAI(
             base_url=options.base_url,
-            api_key=options.api_key or os.environ.get("OPENAI_API_KEY") or "none",
+            api_key=options.api_key or keys.key_for(options.base_url) or "none",
             timeout=options.timeout_s,
             # A proxy of the environment is for the world outside; it knows no server on this machine.
             http_client=DefaultHttpxClient(trust_env=host not in _LOCAL, timeout=options.timeout_s),
@@ -148,9 +149,10 @@ class Client:
         code, message = error.status_code, _message(error)
         url = self.options.base_url
         if code in (401, 403):
-            return UserError(
-                f"the server at {url} refuses the key ({message}): set OPENAI_API_KEY or api_key"
-            )
+            withheld = "" if self.options.api_key else keys.withheld(url)
+            if withheld:
+                return UserError(f"the server at {url} refuses the request ({message}): {withheld}")
+            return UserError(f"the server at {url} refuses the key ({message}): set {keys.KEY}")
         if code >= 500 or code in _RETRIED:
             return Unavailable(f"the server answered {code} ({message})", _retry_after(error.response))
         if _TOO_LONG.search(message):
@@ -168,7 +170,7 @@ def _message(error: Any) -> str:
         if isinstance(body, dict) and body.get(key):
             body = body[key]
     text = body if isinstance(body, str) else error.response.text if body is None else json.dumps(body)
-    return " ".join(text.split())[:300] or "no message"
+    return " ".join(keys.scrub(text).split())[:300] or "no message"
 
 
 def _retry_after(response: Any) -> float | None:

@@ -53,7 +53,8 @@ class ServerSampler(Closing):
     Args:
         model: The name that the server knows the model by.
         base_url: The server's address up to `/v1`.
-        api_key: The key; the environment's OPENAI_API_KEY, or "none", where None.
+        api_key: The key, from Python alone; where None, the environment's OPENAI_API_KEY if the user named
+            the server's host (`llmctl.trust.allow_host`, `--allow-host`), and "none" otherwise.
         adapter: The name that the server knows a LoRA adapter by; it is asked instead of the model.
         max_parallel: Requests in flight at most.
         timeout_s: Seconds to wait for one reply.

@@ -11,6 +11,7 @@ from typing import Any
 
 from llmctl.errors import UserError
 from llmctl.tasks.types import Task
+from llmctl.trust.code import check_code, check_module, check_origin
 
 _METHODS = ("name", "__iter__", "problems", "conversation", "check")
 
@@ -19,17 +20,23 @@ def task_from_python(name: str, options: dict[str, Any]) -> Task:
     """The task that python:MODULE:ATTRIBUTE names; the module is imported, so its code runs.
 
     Raises:
-        UserError: There is no such module or attribute, or the attribute is not a task and returns none.
+        CodeRefusedError: The user has not allowed it.
+        UserError: It is of Python's standard library, there is no such module or attribute, or the attribute
+            is not a task and returns none.
     """
     module_name, _, attribute = name.removeprefix("python:").partition(":")
-    if not module_name or not attribute:
+    if not attribute.isidentifier() or not all(part.isidentifier() for part in module_name.split(".")):
         raise UserError(f"task {name!r} must read python:MODULE:ATTRIBUTE, such as python:my_tasks:make_task")
+    check_module(module_name, f"task {name!r}")
+    check_code(f"task {name!r}")
     module = _import(name, module_name)
     if not hasattr(module, attribute):
         raise UserError(
             f"task {name!r}: module {module_name!r} has no {attribute!r}: name a task or a function"
         )
-    return make_task(name, getattr(module, attribute), options)
+    found = getattr(module, attribute)
+    check_origin(found, f"task {name!r}")
+    return make_task(name, found, options)
 
 
 def make_task(name: str, found: Any, options: dict[str, Any]) -> Task:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from llmctl.errors import UserError
+from llmctl.trust.limits import parse_json
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ def _lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
 def _parse(path: Path, number: int, line: bytes) -> Row:
     place = f"{path}, line {number}"
     try:
-        fields = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+        fields = parse_json(line.decode("utf-8-sig" if number == 1 else "utf-8"))
     except (ValueError, RecursionError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{place}: not a JSON object ({reason:.100}): mend or remove the line") from error

@@ -21,9 +21,10 @@ def main() -> int:
         read_job,
         stop_with_parent,
     )
+    from llmctl.trust.permissions import take_arguments
 
     try:
-        files = [argument for argument in sys.argv[1:] if argument != STOP_WITH_PARENT]
+        files = [argument for argument in take_arguments(sys.argv[1:]) if argument != STOP_WITH_PARENT]
         if len(files) != 1:
             raise UserError(f"{len(files)} files given, but one is needed: the job file")
         if STOP_WITH_PARENT in sys.argv:

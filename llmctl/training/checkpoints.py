@@ -1,8 +1,8 @@
-"""Checkpoints that a kill can not spoil, and the bookkeeping of a run.
+"""Checkpoints that survive a kill at any instant, and the counters of a run.
 
-transformers writes a checkpoint file by file. Here a checkpoint counts only once a marker lies in it, which
-is written last, by one rename; the older checkpoint is removed after that. So at any instant after the first
-one there is a whole checkpoint, and a torn one is ignored and removed.
+transformers writes a checkpoint file by file. Here a checkpoint is valid only if it contains a marker, which
+is written last, by one rename. The older checkpoint is removed after that. So there is a complete checkpoint
+at any instant after the first one, and an incomplete one is ignored and removed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Progress = Callable[[int, int, float], None]  # step, total steps, loss
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A whole checkpoint and what the run had counted when it was made."""
+    """A complete checkpoint and the counters of the run when it was written."""
 
     path: Path
     step: int
@@ -42,7 +42,7 @@ class Checkpoint:
 
 
 def last_checkpoint(folder: Path) -> Checkpoint | None:
-    """The newest whole checkpoint of a folder, or None."""
+    """The newest complete checkpoint of a folder, or None."""
     whole = [path for path in _checkpoints(folder) if (path / MARKER).is_file()]
     if not whole:
         return None
@@ -51,7 +51,7 @@ def last_checkpoint(folder: Path) -> Checkpoint | None:
 
 
 def remove_checkpoints(folder: Path, *, but: Path | None = None) -> None:
-    """Remove every checkpoint of a folder, whole or torn, except one."""
+    """Remove all checkpoints of a folder except one, also incomplete ones."""
     for path in _checkpoints(folder):
         if path != but:
             shutil.rmtree(path)
@@ -68,7 +68,7 @@ def _step(path: Path) -> int:
 
 
 class Bookkeeper(TrainerCallback):
-    """Marks checkpoints, tells the sampler its epoch, reports progress, stops at a loss that is no number."""
+    """Marks checkpoints, sets the sampler's epoch, reports progress, stops at a loss that is not finite."""
 
     def __init__(
         self, trainer: WeightedTrainer, progress: Progress | None, logging_steps: int, keep: bool
@@ -82,11 +82,11 @@ class Bookkeeper(TrainerCallback):
 
     @property
     def seconds(self) -> float:
-        """Time spent in the training loop, killed runs included up to their last checkpoint."""
+        """Seconds in the training loop, including killed runs up to their last checkpoint."""
         return self.seconds_before + time.monotonic() - self.started
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Go on counting from a checkpoint."""
+        """Restore the counters from a checkpoint."""
         self.seconds_before = checkpoint.seconds
         self.trainer.total_tokens = checkpoint.tokens
         self.trainer.label_tokens = checkpoint.label_tokens
@@ -96,14 +96,14 @@ class Bookkeeper(TrainerCallback):
         self.started = time.monotonic()
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Choose the order of the epoch: accelerate's wrappers do not all pass it on to the sampler."""
+        """Set the epoch of the sampler, because not all wrappers of accelerate pass it on."""
         self.trainer.order.set_epoch(int(state.epoch or 0))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Evaluate with the last step of an epoch; leave out the checkpoint of the last step of all.
+        """Evaluate in the last step of an epoch, and skip the checkpoint of the very last step.
 
-        An evaluation within the step is part of the checkpoint that follows; one after the epoch would be
-        missing where a kill comes between the two. After the last step the trained model itself is saved.
+        An evaluation within the step is part of the checkpoint that follows. An evaluation after the epoch
+        would be lost if the run is killed between the two. The last step saves the trained model itself.
         """
         is_last = state.global_step >= state.max_steps
         if self.trainer.eval_dataset is not None and (is_last or float(state.epoch).is_integer()):
@@ -112,10 +112,10 @@ class Bookkeeper(TrainerCallback):
             control.should_save = False
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Report the loss of a step.
+        """Report the loss of the step.
 
         Raises:
-            UserError: The loss is not a number or infinite.
+            UserError: The loss is not finite.
         """
         logs: dict[str, float] = kwargs["logs"]
         if "loss" not in logs:
@@ -131,7 +131,7 @@ class Bookkeeper(TrainerCallback):
             self.progress(step, state.max_steps, loss)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Mark the checkpoint that was just written and remove the one before it."""
+        """Mark the checkpoint that was just written, and remove the previous one."""
         self.trainer.accelerator.wait_for_everyone()  # every process has written its part
         if not state.is_world_process_zero:
             return

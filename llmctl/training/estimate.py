@@ -1,4 +1,4 @@
-"""How much work a recipe means, for `--dry-run`."""
+"""The work of a recipe, for `--dry-run`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import math
 from typing import Any
 
 from llmctl.training.config import TrainSettings
+from llmctl.training.data.sources import get_rows
 from llmctl.training.recipe import SftRecipe
-from llmctl.training.sources import get_rows
 
 
 def estimate_sft(recipe: SftRecipe) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""One training inside a run: in this process, or in processes of its own through `accelerate launch`."""
+"""One training inside a run: in this process, or in child processes through `accelerate launch`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Training:
     """What to train, and where in the run's folder the result goes."""
 
     name: str
-    """Name of the job file, where processes of their own train: `jobs/<name>.json`."""
+    """Name of the job file, for a training in child processes: `jobs/<name>.json`."""
     model: str
     """Alias, folder or Hub name of the model that training starts from."""
     rows: Sequence[Mapping[str, Any]] | Path
@@ -41,7 +41,7 @@ def fit(run: Run, training: Training, *, label: str = "train", quiet: bool = Fal
     """Train into the run's folder, from the last checkpoint where there is one.
 
     Args:
-        run: Open.
+        run: The open run.
         training: What to train.
         label: Label of the progress bar.
         quiet: Show no progress.

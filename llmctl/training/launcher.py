@@ -1,14 +1,15 @@
 """Training on several GPUs or machines: a job file, and `accelerate launch` around it.
 
-A caller that trains in its own process calls `train`. One that wants more GPUs (the RISE loop between two
-rounds of rollouts, say) writes the same call to a file and hands it over:
+A caller that trains in its own process calls `train`. A caller that needs several GPUs writes the same call
+to a file and launches it:
 
     job = write_job("round-1/job.json", model="mistral-7b", rows="round-1/rows.jsonl", output="round-1/model",
                     settings=TrainSettings(adapter="full", learning_rate=1e-6))
     result = launch(job, "recipes/accelerate/fsdp2.yaml")
 
-`launch` blocks, passes the child's progress on, and can be called again after a kill: the children end with
-their parent, the job goes on from its last checkpoint, or its stored result comes back at once. By hand:
+`launch` blocks and reports the progress of the child. It can be called again after a kill: the children end
+with their parent, and the job resumes from its last checkpoint, or its stored result is returned at once. By
+hand:
 
     accelerate launch --config_file recipes/accelerate/fsdp2.yaml -m llmctl.training round-1/job.json
 """
@@ -32,17 +33,18 @@ from llmctl.runs.files import write_json
 from llmctl.training.checkpoints import Progress
 from llmctl.training.config import TrainJob
 from llmctl.training.result import TrainResult, read_result
+from llmctl.trust.permissions import child_arguments
 
-USER_ERROR = 2  # exit code of a child whose user can mend what went wrong
+USER_ERROR = 2  # exit code of a child that stopped because of a mistake of the user
 ERROR_PREFIX = "llmctl: "
-STOP_WITH_PARENT = "--stop-with-parent"  # end when stdin is closed, which is what a killed parent leaves
+STOP_WITH_PARENT = "--stop-with-parent"  # end when stdin is closed, which happens when the parent is killed
 
 
 def write_job(path: str | Path, *, rows: Sequence[Mapping[str, Any]] | str | Path, **fields: Any) -> Path:
     """Write a job file; rows given as a list are written beside it as JSONL.
 
     Args:
-        path: Where the JSON file goes.
+        path: Path of the JSON file.
         rows: A list of rows or a JSONL file.
         **fields: The other fields of `TrainJob`.
 
@@ -72,7 +74,7 @@ def read_job(path: str | Path) -> TrainJob:
     try:
         return TrainJob.model_validate_json(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"the job file {path} can not be read ({error.strerror}): check the path") from error
+        raise UserError(f"the job file {path} cannot be read ({error.strerror}): check the path") from error
     except ValidationError as error:
         raise UserError(f"the job file {path} is malformed: {_first_problem(error)}") from error
 
@@ -87,14 +89,14 @@ def launch(
     """Run a job through `accelerate launch` and wait for it.
 
     Args:
-        job_file: As `write_job` makes it.
-        accelerate_config: YAML for accelerate (recipes/accelerate); without one, accelerate's own default.
-        arguments: More options of `accelerate launch` (`["--num_processes", "2"]`, say); they win over the
-            file.
+        job_file: From `write_job`.
+        accelerate_config: YAML for accelerate (recipes/accelerate); None uses its default.
+        arguments: Further options of `accelerate launch`, for example `["--num_processes", "2"]`; they
+            override the file.
         progress: Called as `progress(step, total_steps, loss)`.
 
     Raises:
-        UserError: The configuration file is missing, or the child reported a mistake of the user's.
+        UserError: The configuration file is missing, or the child reported a mistake of the user.
         LlmctlError: The child failed otherwise; the end of what it wrote is in the message.
     """
     output = Path(read_job(job_file).output)
@@ -111,14 +113,14 @@ def launch(
 
 
 def run_child(command: list[str], progress: Progress | None) -> None:
-    """Run a command of this package in a process of its own, and wait for it.
+    """Run a command of this package in a child process, and wait for it.
 
     Args:
-        command: With `STOP_WITH_PARENT` in it, so that it ends when this process is killed.
+        command: It contains `STOP_WITH_PARENT`, so that the child ends when this process is killed.
         progress: Called for every line {"step": ..., "total": ..., "loss": ...} of its output.
 
     Raises:
-        UserError: The child reported a mistake of the user's.
+        UserError: The child reported a mistake of the user.
         LlmctlError: It failed otherwise.
     """
     import llmctl
@@ -127,7 +129,7 @@ def run_child(command: list[str], progress: Progress | None) -> None:
     home = str(Path(llmctl.__file__).parents[1])
     paths = [home, *filter(None, [os.environ.get("PYTHONPATH")])]
     child = subprocess.Popen(
-        command,
+        [*command, *child_arguments()],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -153,7 +155,7 @@ def run_child(command: list[str], progress: Progress | None) -> None:
 
 
 def stop_with_parent() -> None:
-    """End this process once the other end of its stdin is gone: an orphan would keep its output to itself."""
+    """End this process when its stdin is closed: an orphan would go on writing to the output folder."""
 
     def watch() -> None:
         while os.read(0, 1):
@@ -164,7 +166,7 @@ def stop_with_parent() -> None:
 
 
 def print_step(step: int, total: int, loss: float) -> None:
-    """What a child tells of a step; `run_child` passes it on."""
+    """Print the progress of a step for `run_child` in the parent."""
     print(json.dumps({"step": step, "total": total, "loss": loss}), flush=True)
 
 
@@ -188,7 +190,7 @@ def _fail(code: int, tail: list[str]) -> None:
 
 
 def _absolute(job: TrainJob) -> TrainJob:
-    """A job that means the same from any working directory."""
+    """The job with absolute paths, so that it works from any directory."""
     model = str(Path(job.model).resolve()) if Path(job.model).is_dir() else job.model
     paths = {name: getattr(job, name) for name in ("rows", "output", "init_adapter", "eval_rows")}
     places = {name: path.expanduser().resolve() for name, path in paths.items() if path is not None}

@@ -1,4 +1,4 @@
-"""What a fine-tuning needs from outside, looked at before its folder is made, and put into the run after."""
+"""Checks of a fine-tuning before its folder is made, and its rows as files in the run."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from llmctl.models import resolve
 from llmctl.models.description import check_adapter
 from llmctl.runs import Run
 from llmctl.training.adapters import ADAPTERS
+from llmctl.training.data.sources import Rows, get_rows
 from llmctl.training.recipe import Architecture, SftRecipe
-from llmctl.training.sources import Rows, get_rows
 
 
 def check_sft(recipe: SftRecipe) -> Rows:
-    """Find mistakes that would otherwise stop a run after its folder was made; gives its rows.
+    """Check model, adapter, data and configuration, and return the rows.
+
+    A mistake is found here, before the folder of the run is made.
 
     Raises:
         UserError: Model, adapter, data or configuration is missing or does not fit.
@@ -37,10 +39,10 @@ def check_sft(recipe: SftRecipe) -> Rows:
 
 
 def check_model(model: str, architecture: Architecture | None) -> None:
-    """Refuse a model that is not there; from scratch its tokenizer is what matters.
+    """Refuse a missing model. For training from scratch, the architecture and its tokenizer are checked.
 
     Raises:
-        UserError: It can not be found, or the architecture does not fit.
+        UserError: The model is not found, or the architecture is not valid.
     """
     if architecture is None:
         resolve(model)
@@ -51,10 +53,10 @@ def check_model(model: str, architecture: Architecture | None) -> None:
 
 
 def check_text(rows: Sequence[Mapping[str, Any]], loss_on: str) -> None:
-    """Refuse text where loss is on responses only.
+    """Refuse plain text if only responses carry loss.
 
     Raises:
-        UserError: In words.
+        UserError: A row has no messages, and loss is not on all tokens.
     """
     if loss_on != "all" and any("messages" not in row for row in rows):
         raise UserError(
@@ -64,15 +66,15 @@ def check_text(rows: Sequence[Mapping[str, Any]], loss_on: str) -> None:
 
 
 def write_rows(run: Run, rows: Rows, tokenizer: Any, block: int | None) -> tuple[Path, Path | None]:
-    """Write the rows as they are trained on, packed where that is asked for.
+    """Write the rows to files in the run, packed if `block` is given.
 
     Returns:
-        The JSONL files of training rows and of validation rows (None where there are none).
+        The JSONL files of training rows and of validation rows; None without validation rows.
     """
     paths: list[Path | None] = []
     for name, part in (("train", rows.training), ("validation", rows.validation)):
         if block is not None and part:
-            from llmctl.training.packing import pack_rows
+            from llmctl.training.data.packing import pack_rows
 
             part = list(pack_rows(part, tokenizer, block))
         lines = "".join(json.dumps(dict(row)) + "\n" for row in part)

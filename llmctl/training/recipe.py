@@ -1,4 +1,4 @@
-"""What a plain fine-tuning is told: model or architecture, data, training."""
+"""The recipe of supervised fine-tuning: model or architecture, data, training."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ class TaskData(TaskSettings):
     """Problems of a task that have reference solutions, as conversations."""
 
     name: str = "sort"
-    """As `llmctl tasks list` shows them."""
+    """Name of the task, as `llmctl tasks list` shows it."""
     split: str = "train"
     """Split that rows are drawn from."""
     validation_path: Path | None = None
-    """File or folder of validation problems, where they lie apart."""
+    """File or folder of validation problems, if they have their own."""
     validation_split: str | None = None
-    """Split of validation problems; null draws them from the same split, apart from the training rows."""
+    """Split of validation problems; null takes problems of the same split that are not training rows."""
 
 
-class DataSettings(Recipe):
-    """Which rows are trained on, and which are held out."""
+class TrainDataSettings(Recipe):
+    """Which rows are used for training, and which for validation."""
 
     task: TaskData | None = None
     """A task with reference solutions; where neither task nor path is given, the built-in sort task."""
@@ -38,19 +38,19 @@ class DataSettings(Recipe):
     split: str = "train"
     """Split of a data set on the Hub, or of a folder of files."""
     text_field: str = "text"
-    """Field that holds the text, where rows are neither messages nor prompt and completion."""
+    """Field of the text, for rows that have neither messages nor prompt and completion."""
     validation_path: str | None = None
-    """Where validation rows lie apart; null holds some of the rows out."""
+    """Source of the validation rows; null holds out some of the rows."""
     validation_split: str | None = None
     """Split of validation rows; null is `split`."""
     rows: int | None = Field(default=None, ge=1)
-    """Training rows at most; null takes all."""
+    """Maximum number of training rows; null takes all."""
     validation_rows: int = Field(default=128, ge=0)
-    """Validation rows; 0 is none."""
+    """Number of validation rows; 0 uses none."""
     block: int | None = Field(default=None, ge=8)
-    """Tokens of a block into which rows are packed one behind the other; needs loss on all tokens."""
+    """Number of tokens per block into which rows are packed; needs loss on all tokens."""
     seed: int = Field(default=0, ge=0)
-    """Of the choice and the order of rows."""
+    """Seed for the choice and the order of rows."""
 
     @model_validator(mode="before")
     @classmethod
@@ -60,7 +60,7 @@ class DataSettings(Recipe):
         return content
 
     @model_validator(mode="after")
-    def _one_source(self) -> DataSettings:
+    def _one_source(self) -> TrainDataSettings:
         if self.task is not None and self.path is not None:
             raise ValueError(
                 f"data.task is {self.task.name} and data.path is {self.path}, but rows come from one of "
@@ -80,21 +80,21 @@ class Architecture(Recipe):
     """A decoder that is trained from scratch: a plain Llama, or one with GIN- or PNA-attention."""
 
     attention: Literal["plain", "gin", "pna"] = "plain"
-    """How heads hear other tokens; gin and pna are those of arXiv 2501.02393."""
+    """How heads aggregate other tokens; gin and pna are those of arXiv 2501.02393."""
     hidden_size: int = Field(default=256, ge=8)
     """Width of the residual stream."""
     layers: int = Field(default=4, ge=1)
-    """Decoder layers."""
+    """Number of decoder layers."""
     heads: int = Field(default=4, ge=1)
-    """Attention heads of a layer."""
+    """Number of attention heads per layer."""
     intermediate_size: int = Field(default=512, ge=1)
-    """Width of a layer's MLP."""
+    """Width of the MLP of each layer."""
     context: int = Field(default=512, ge=8)
-    """Tokens at most."""
+    """Maximum number of tokens per row."""
     options: dict[str, Any] = {}
     """Further fields of `LlamaConfig` or `GraphLlamaConfig`: graph_threshold_mode, graph_blend, ..."""
     tokenizer: str | None = None
-    """Model whose tokenizer is taken, or "bytes" for the 256 bytes; null is that of the recipe's model."""
+    """Model whose tokenizer is used, or "bytes" for the 256 bytes; null uses that of the recipe's model."""
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Architecture:
@@ -115,15 +115,15 @@ class SftRecipe(Recipe):
     model: str = "smollm2-135m"
     """Alias, folder or Hub name."""
     adapter: Path | None = None
-    """An adapter to go on training."""
+    """An adapter to continue training."""
     architecture: Architecture | None = None
-    """Train this from scratch; of `model` only the tokenizer is taken then."""
-    data: DataSettings = DataSettings()
-    """Rows."""
+    """Architecture to train from scratch; then only the tokenizer of `model` is used."""
+    data: TrainDataSettings = TrainDataSettings()
+    """Training and validation rows."""
     train: TrainSettings = TrainSettings()
-    """How."""
+    """How to train."""
     launch: Path | None = None
-    """An accelerate configuration: train in processes of their own on several GPUs."""
+    """An accelerate configuration, to train on several GPUs."""
 
     @model_validator(mode="after")
     def _parts_agree(self) -> SftRecipe:
@@ -137,16 +137,16 @@ class SftRecipe(Recipe):
             )
         if self.adapter is not None:
             raise ValueError(
-                "architecture and adapter are both given, but they exclude one another: drop one"
+                "architecture and adapter are both given, but they exclude one another: remove one"
             )
         return self
 
 
-def check_loss(data: DataSettings, train: TrainSettings) -> None:
-    """Refuse packing where loss is on responses only.
+def check_loss(data: TrainDataSettings, train: TrainSettings) -> None:
+    """Refuse packing if only responses carry loss.
 
     Raises:
-        ValueError: In words, for pydantic.
+        ValueError: The settings contradict each other; pydantic reports it.
     """
     if data.block is not None and train.loss_on != "all":
         raise ValueError(

@@ -1,4 +1,4 @@
-"""What a finished training run leaves behind, and the marker that says it is finished."""
+"""The result of a finished training, and the file that marks it as finished."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from pathlib import Path
 from llmctl.runs.files import write_json
 
 DONE = "train_result.json"
-CHECKPOINTS = "checkpoints"  # the folder beside it, gone when all is done
+CHECKPOINTS = "checkpoints"  # removed when the training has finished
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """A finished training run; all counts cover the whole run, interruptions included."""
+    """A finished training run; all counts cover the whole training, including interrupted parts."""
 
     output: Path  # folder of the model (full) or of the adapter, in safetensors
     is_adapter: bool
-    losses: tuple[float, ...]  # weighted NLL per label token (nats), one an optimizer step
-    eval_losses: tuple[float, ...]  # likewise on eval_rows, one an epoch
+    losses: tuple[float, ...]  # weighted NLL per label token (nats), one per optimizer step
+    eval_losses: tuple[float, ...]  # likewise on eval_rows, one per epoch
     steps: int  # optimizer steps
-    tokens: int  # tokens that went through the model, padding not counted
+    tokens: int  # tokens that went through the model, without padding
     label_tokens: int  # of these, the tokens that carried loss
     trainable_parameters: int
-    rows: int  # rows that were trained on, each once
+    rows: int  # training rows, each counted once
     dropped_rows: int  # rows longer than max_length
-    seconds: float  # of the training loop; work lost to a kill is not counted
+    seconds: float  # duration of the training loop, without work that was lost by a kill
 
 
 def write_result(result: TrainResult, fingerprint: str) -> None:
-    """Write the done marker, whole or not at all; it must be the last file of a run."""
+    """Write the marker atomically; it must be the last file of a training."""
     fields = {key: value for key, value in asdict(result).items() if key != "output"}
     write_json(result.output / DONE, {"fingerprint": fingerprint, **fields})
 
@@ -48,5 +48,5 @@ def read_result(output: Path) -> tuple[TrainResult, str] | None:
 
 
 def perplexity(loss: float) -> float | None:
-    """The exponential of a loss in nats a token; None where that is beyond a float."""
+    """The exponential of a loss in nats per token; None if it exceeds a float."""
     return math.exp(loss) if loss < 700 else None

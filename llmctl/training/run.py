@@ -1,4 +1,4 @@
-"""`train`: rows and settings in, a trained model or adapter out; killed at any instant, it goes on.
+"""`train`: from rows and settings to a trained model or adapter. A killed training resumes.
 
 Determinism: on one machine, with the same number of threads and processes, the same call gives the same
 weights bit for bit on CPU, and a run that was killed and started again gives those of an unbroken one. The
@@ -11,35 +11,29 @@ rows to keep the processes level; with one process nothing is repeated.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import PrinterCallback, set_seed
+from transformers import PrinterCallback
 
 from llmctl.errors import UserError
 from llmctl.models import resolve
-from llmctl.models.description import fingerprint
-from llmctl.models.loading import Loaded
 from llmctl.models.quiet import quiet_libraries
-from llmctl.runs.files import make_folder, write_json
+from llmctl.runs.files import make_folder
 from llmctl.runs.lock import FolderLock
 from llmctl.training.adapters import ADAPTERS
-from llmctl.training.checkpoints import Bookkeeper, Checkpoint, Progress, last_checkpoint, remove_checkpoints
+from llmctl.training.build import build_trainer
+from llmctl.training.checkpoints import Bookkeeper, Checkpoint, Progress, last_checkpoint
 from llmctl.training.config import TrainSettings
-from llmctl.training.data import Prepared, fingerprint_rows, prepare, read_rows
-from llmctl.training.image_rows import ImageCollator, prepare_for_processor
-from llmctl.training.result import CHECKPOINTS, DONE, TrainResult, read_result, write_result
-from llmctl.training.setup import add_adapter, build_arguments, first_line, load_model
-from llmctl.training.weighted import WeightedTrainer
-
-INPUTS = "train_inputs.json"  # in the checkpoints' folder: which inputs they belong to
+from llmctl.training.data import Prepared, prepare
+from llmctl.training.data.images import prepare_for_processor
+from llmctl.training.data.rows import read_rows
+from llmctl.training.inputs import TrainInputs, check_same, prepare_folder
+from llmctl.training.result import CHECKPOINTS, TrainResult, read_result, write_result
+from llmctl.training.setup import build_arguments, load_model
 
 
 def train(
@@ -57,30 +51,30 @@ def train(
     """Fine-tune a model on weighted conversations, or on text where loss is on every token.
 
     `output` becomes an ordinary folder of transformers (full) or PEFT (adapters): safetensors, tokenizer,
-    chat template. A finished `output` is not trained again: its stored result comes back. An unfinished one
-    goes on from its last whole checkpoint.
+    chat template. A finished `output` is not trained again: its stored result is returned. An unfinished one
+    resumes from its last complete checkpoint.
 
     Args:
-        model: Alias, folder or Hub name. To go on from an earlier full fine-tuning, the folder it made.
+        model: Alias, folder or Hub name. To continue full fine-tuning, the folder that it made.
         rows: `{"messages": [...], "weight": 1.0}` each, as a list or a JSONL file; the last message is the
-            response to learn. For vision-language models a content may be parts, with pictures: see
-            `data`. With `loss_on="all"` also `{"text": "..."}` and `{"input_ids": [...]}`.
+            response to learn. For vision-language models a content can be parts with images: see
+            `data.rows`. With `loss_on="all"` also `{"text": "..."}` and `{"input_ids": [...]}`.
         settings: How to train.
-        output: Where the result goes.
-        init_adapter: An adapter to go on training instead of a fresh one, on the same base model.
+        output: Folder for the result.
+        init_adapter: An adapter of the same base model to continue training; None starts a new one.
         eval_rows: Rows to evaluate after every epoch, with the same weighted loss.
-        resume: Go on from, or return, what is in `output`; False starts over.
+        resume: Resume from, or return, what is in `output`; False starts over.
         callbacks: `transformers.TrainerCallback` objects, added to llmctl's own.
         progress: Called as `progress(step, total_steps, loss)`, in the main process only.
 
     Returns:
-        Where the result lies, the loss of every step, and counts.
+        The folder of the result, the loss of every step, and counts.
 
     Raises:
-        UserError: Malformed rows or settings; a model that can not be trained so; `output` holds a training
-            of other inputs, or another process is at work in it; the loss stops being a number.
+        UserError: Malformed rows or settings; a model that cannot be trained this way; `output` holds a
+            training of other inputs, or another process is working in it; the loss is not finite.
     """
-    inputs = _Inputs(
+    inputs = TrainInputs(
         resolve(model),
         read_rows(rows),
         None if eval_rows is None else read_rows(eval_rows),
@@ -90,8 +84,8 @@ def train(
     folder = Path(output).expanduser().resolve()
     mark = inputs.fingerprint()
     if resume and (done := read_result(folder)) is not None:
-        _check_same(done[1], mark, folder)
-        if not settings.save.keep_checkpoints:  # a kill may have come between the marker and this
+        check_same(done[1], mark, folder)
+        if not settings.save.keep_checkpoints:  # the run may have been killed after it wrote the marker
             shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
         return done[0]
     with quiet_libraries(), ExitStack() as stack:
@@ -99,43 +93,23 @@ def train(
         if args.process_index == 0:
             make_folder(folder)
             stack.enter_context(FolderLock(folder, ".train.lock", option="output"))
-            _make_ready(folder, mark, resume)
+            prepare_folder(folder, mark, resume)
         args.distributed_state.wait_for_everyone()
         run = _Run(inputs, args, folder)
         run.add_callbacks(callbacks, progress)
         return run.finish(mark)
 
 
-@dataclass(frozen=True)
-class _Inputs:
-    model: Path
-    rows: Sequence[Mapping[str, Any]]
-    eval_rows: Sequence[Mapping[str, Any]] | None
-    settings: TrainSettings
-    init_adapter: Path | None
-
-    def fingerprint(self) -> str:
-        """A hash of all that decides what is learned."""
-        parts = {
-            "model": fingerprint(self.model),
-            "rows": fingerprint_rows(self.rows),
-            "eval_rows": fingerprint_rows(self.eval_rows or []),
-            "settings": self.settings.model_dump(mode="json", exclude={"save", "distributed"}),
-            "init_adapter": _fingerprint_adapter(self.init_adapter),
-        }
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-
-
 class _Run:
     """One trainer, built from the inputs and run to its end."""
 
-    def __init__(self, inputs: _Inputs, args: Any, folder: Path) -> None:
+    def __init__(self, inputs: TrainInputs, args: Any, folder: Path) -> None:
         self.inputs = inputs
         self.folder = folder
         self.loaded = load_model(inputs.model, inputs.settings, args)
         self.data = self._prepare(inputs.rows)
         evaluation = None if inputs.eval_rows is None else self._prepare(inputs.eval_rows).dataset
-        self.trainer = _build_trainer(self.loaded, inputs, args, self.data, evaluation)
+        self.trainer = build_trainer(self.loaded, inputs, args, self.data, evaluation)
         self.checkpoint = self._find_checkpoint()
 
     def _prepare(self, rows: Sequence[Mapping[str, Any]]) -> Prepared:
@@ -168,7 +142,7 @@ class _Run:
             self.trainer.add_callback(callback)
 
     def finish(self, mark: str) -> TrainResult:
-        """Train to the end, save, and write the done marker last."""
+        """Train to the end, save, and write the marker of a finished training last."""
         if self.checkpoint is not None:
             self.books.restore(self.checkpoint)
         self.trainer.train(resume_from_checkpoint=str(self.checkpoint.path) if self.checkpoint else None)
@@ -204,81 +178,6 @@ class _Run:
 
     @property
     def trainable(self) -> int:
-        """Parameters that are trained, counted whole where they are sharded."""
+        """Parameters that are trained, including all shards."""
         model = self.trainer.accelerator.unwrap_model(self.trainer.model)
         return sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters() if p.requires_grad)
-
-
-def _build_trainer(
-    loaded: Loaded, inputs: _Inputs, args: Any, data: Prepared, evaluation: Any | None
-) -> WeightedTrainer:
-    set_seed(args.seed)
-    settings = inputs.settings
-    model, config = add_adapter(loaded.model, settings, inputs.init_adapter)
-    adapter = ADAPTERS[settings.adapter]
-    goes_on = adapter.has_float32_weights and inputs.init_adapter is not None
-    own = _trainable(model) if goes_on else {}
-    try:
-        trainer = WeightedTrainer(
-            model=model,
-            args=args,
-            train_dataset=data.dataset,
-            eval_dataset=evaluation,
-            processing_class=loaded.tokenizer,
-            data_collator=None if loaded.processor is None else ImageCollator(loaded.processor),
-            peft_config=config,
-        )
-    except ValueError as error:
-        raise UserError(
-            f"adapter {settings.adapter} does not fit {inputs.model} ({first_line(error)}): change its "
-            "settings, or train another adapter"
-        ) from error
-    if adapter.has_float32_weights:
-        _keep_float32(trainer.model, own)
-    return trainer
-
-
-def _trainable(model: Any) -> dict[str, torch.Tensor]:
-    return {name: p.data.clone() for name, p in model.named_parameters() if p.requires_grad}
-
-
-def _keep_float32(model: Any, own: Mapping[str, torch.Tensor]) -> None:
-    """Undo TRL's rounding of adapters on 4-bit weights to bfloat16.
-
-    Small updates vanish in bfloat16, and it is slow on CPUs. An adapter that goes on gets back its own
-    weights, as they were before the trainer was built.
-    """
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            parameter.data = own.get(name, parameter.data).to(torch.float32)
-
-
-def _make_ready(folder: Path, mark: str, resume: bool) -> None:
-    """Leave in the folder only what this training goes on from."""
-    checkpoints = folder / CHECKPOINTS
-    inputs = checkpoints / INPUTS
-    if not resume:
-        (folder / DONE).unlink(missing_ok=True)
-        shutil.rmtree(checkpoints, ignore_errors=True)
-    found = last_checkpoint(checkpoints)
-    if found is not None:  # without one there is nothing to lose
-        _check_same(json.loads(inputs.read_text())["fingerprint"], mark, folder)
-    remove_checkpoints(checkpoints, but=found.path if found else None)
-    checkpoints.mkdir(exist_ok=True)
-    write_json(inputs, {"fingerprint": mark})
-
-
-def _check_same(found: str, needed: str, folder: Path) -> None:
-    if found != needed:
-        raise UserError(
-            f"{folder} holds a training of another model, other rows or other settings: give another output, "
-            "or start over with resume=False"
-        )
-
-
-def _fingerprint_adapter(folder: Path | None) -> str | None:
-    path = None if folder is None else folder / "adapter_model.safetensors"
-    if path is None or not path.is_file():
-        return None  # a folder that is no adapter is refused where it is loaded
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Models from scratch: an `Architecture` becomes an ordinary model folder with random weights."""
+"""Models for training from scratch: an `Architecture` becomes a model folder with random weights."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def build_config(architecture: Architecture, tokenizer: PreTrainedTokenizerBase)
     known = set(make().to_dict())
     if unknown := sorted(set(architecture.options) - known):
         raise UserError(
-            f"architecture.options has {', '.join(unknown)}, but {make.__name__} has no such field: drop it"
+            f"architecture.options has {', '.join(unknown)}, but {make.__name__} has no such field: remove it"
         )
     sizes = {
         "vocab_size": len(tokenizer),
@@ -80,10 +80,10 @@ def count_parameters(config: Any) -> int:
 def match_size(
     architecture: Architecture, tokenizer: PreTrainedTokenizerBase, budget: int
 ) -> tuple[Architecture, int]:
-    """The architecture whose MLP is as wide as brings its parameters nearest to a budget, and their number.
+    """The architecture with the MLP width whose number of parameters is nearest to a budget, and that number.
 
     Raises:
-        UserError: All but the MLPs take more than the budget.
+        UserError: The parameters outside the MLPs exceed the budget.
     """
 
     def count(width: int) -> int:
@@ -105,13 +105,13 @@ def match_size(
 def make_model(
     folder: Path, architecture: Architecture, tokenizer: PreTrainedTokenizerBase, seed: int
 ) -> Path:
-    """Save a model with random weights; a folder that is there already is left alone.
+    """Save a model with random weights; an existing folder is not changed.
 
     Args:
-        folder: Whole or absent, whenever the process is killed.
-        architecture: What to build.
-        tokenizer: Saved beside it.
-        seed: Of the weights.
+        folder: Folder of the model; it is complete or absent, also after a kill.
+        architecture: The architecture of the model.
+        tokenizer: It is saved in the folder as well.
+        seed: Seed for the weights.
     """
     import torch
     from transformers import AutoModelForCausalLM

@@ -1,4 +1,4 @@
-"""`llmctl train sft`: fine-tune, or train from scratch, with a validation loss after every pass."""
+"""`llmctl train sft`: fine-tune, or train from scratch, with a validation loss after every epoch."""
 
 from __future__ import annotations
 
@@ -11,30 +11,31 @@ from llmctl.models.quiet import quiet_libraries
 from llmctl.runs import Run, bootstrap_ratio
 from llmctl.training.adapters import ADAPTERS
 from llmctl.training.config import TrainSettings
-from llmctl.training.data import fingerprint_rows, prepare, read_rows
+from llmctl.training.data import prepare
+from llmctl.training.data.rows import fingerprint_rows, read_rows
+from llmctl.training.data.sources import Rows
 from llmctl.training.fit import Training, fit
 from llmctl.training.preflight import check_sft, write_rows
 from llmctl.training.recipe import SftRecipe
 from llmctl.training.result import TrainResult, perplexity
-from llmctl.training.sources import Rows
 
-VALIDATIONS = "validations"  # the journal of losses row by row
+VALIDATIONS = "validations"  # journal of the losses row by row
 
 
 def run_sft(run: Run, recipe: SftRecipe, *, rows: Rows | None = None, quiet: bool = False) -> dict[str, Any]:
-    """Do what is missing of a fine-tuning; model, metrics and report are in the run's folder afterwards.
+    """Run what is missing of a fine-tuning. Model, metrics and report are in the run's folder afterwards.
 
     Args:
-        run: Open, with this recipe.
-        recipe: Resolved.
-        rows: What `check_sft` returned; None runs the checks here.
+        run: The open run of this recipe.
+        recipe: The resolved recipe.
+        rows: The result of `check_sft`; None runs the checks here.
         quiet: Show no progress.
 
     Returns:
-        What `metrics.json` holds.
+        The content of `metrics.json`.
 
     Raises:
-        UserError: Model or data can not be used, or are not what the run was started with.
+        UserError: Model or data cannot be used, or differ from those that the run was started with.
     """
     from llmctl.training.sft_report import write_sft_report
 
@@ -103,7 +104,7 @@ def validate(
 
 
 def summarize(run: Run, recipe: SftRecipe, result: TrainResult, rows: Rows) -> dict[str, Any]:
-    """What `metrics.json` holds."""
+    """The content of `metrics.json`."""
     validations = {line["key"]: line for line in run.journal(VALIDATIONS)}
     metrics: dict[str, Any] = {
         "trainable_parameters": result.trainable_parameters,
@@ -130,8 +131,8 @@ def summarize(run: Run, recipe: SftRecipe, result: TrainResult, rows: Rows) -> d
 
 
 def passes(settings: TrainSettings, result: TrainResult) -> list[dict[str, Any]]:
-    """Mean training loss and validation loss of each pass over the rows; the last may be cut short."""
-    length = -(-result.rows // (settings.batch_size * settings.accumulation))  # steps of a whole pass
+    """Mean training loss and validation loss of each epoch; the last epoch may be incomplete."""
+    length = -(-result.rows // (settings.batch_size * settings.accumulation))  # steps of a whole epoch
     if settings.max_steps is None and result.steps != length:
         length = max(1, round(result.steps / settings.epochs))  # several processes share a step
     found = []

@@ -1,4 +1,4 @@
-"""The report of a fine-tuning: losses by pass, a figure, and whether the validation loss really fell."""
+"""The report of a fine-tuning: losses by epoch, a plot, and whether the validation loss fell."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def write_sft_report(run: Run, recipe: SftRecipe, metrics: Mapping[str, Any]) ->
 
 
 def title(recipe: SftRecipe) -> str:
-    """What was trained, in a few words."""
+    """A short description of what was trained."""
     if recipe.architecture is not None:
         return f"{recipe.architecture.attention} attention from scratch"
     return f"{recipe.train.adapter} on {recipe.model}"
 
 
 def pass_table(recipe: SftRecipe, metrics: Mapping[str, Any]) -> Table:
-    """Losses by pass; pass 0 is the model as it came."""
+    """Losses by epoch; pass 0 is the base model."""
     rows: list[list[Any]] = []
     if "before" in metrics:
         first = metrics["before"]
@@ -45,7 +45,7 @@ def pass_table(recipe: SftRecipe, metrics: Mapping[str, Any]) -> Table:
         for line in metrics["passes"]
     ]
     caption = (
-        f"{metrics['rows']} training rows, {metrics['validation_rows']} held out; losses in nats a token, "
+        f"{metrics['rows']} training rows, {metrics['validation_rows']} held out; losses in nats per token, "
         f"loss on {recipe.train.loss_on}; training loss is the mean over the steps of a pass; seed "
         f"{recipe.train.seed}, data seed {recipe.data.seed}."
     )
@@ -65,7 +65,7 @@ def verdicts(metrics: Mapping[str, Any]) -> list[str]:
             how = "it rose: training made the model worse on held-out rows"
         else:
             how = "which may be chance"
-        said.append(f"Validation loss changed by {show(change, sign=True)} nats a token: {how}.")
+        said.append(f"Validation loss changed by {show(change, sign=True)} nats per token: {how}.")
         losses = [line["validation_loss"] for line in metrics["passes"] if "validation_loss" in line]
         if losses and (best := losses.index(min(losses))) < len(losses) - 1:
             said.append(
@@ -80,13 +80,13 @@ def verdicts(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def work_table(metrics: Mapping[str, Any]) -> Table:
-    """What it took."""
+    """Counts and time of the training."""
     names = ("trainable_parameters", "steps", "tokens", "label_tokens", "seconds")
     return Table(["what", "amount"], [[name.replace("_", " "), metrics[name]] for name in names])
 
 
 def draw_losses(metrics: Mapping[str, Any]) -> Any:
-    """Loss of every step, its running mean, and the validation losses."""
+    """Plot of the loss of every step, its running mean, and the validation losses."""
     figure = new_figure()
     axes = figure.subplots()
     losses = metrics["losses"]
@@ -103,7 +103,7 @@ def draw_losses(metrics: Mapping[str, Any]) -> Any:
         points.insert(0, (0, metrics["before"]["validation_loss"].value))
     if points:
         axes.plot(*zip(*points, strict=True), color=DARK, marker="o", linestyle="--", label="validation")
-    axes.set(xlabel="step", ylabel="loss, nats a token")
+    axes.set(xlabel="step", ylabel="loss, nats per token")
     axes.legend(frameon=False)
     return figure
 

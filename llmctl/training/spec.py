@@ -7,12 +7,12 @@ from typing import Any
 
 from llmctl.runs import Run, Table
 from llmctl.runs.spec import RunSpec
+from llmctl.training.data.sources import Rows
 from llmctl.training.estimate import estimate_sft
 from llmctl.training.preflight import check_sft
 from llmctl.training.recipe import SftRecipe
 from llmctl.training.sft import run_sft
 from llmctl.training.sft_report import pass_table, verdicts
-from llmctl.training.sources import Rows
 
 
 def show_sft(run: Run, recipe: SftRecipe, metrics: dict[str, Any]) -> Iterator[Table | str]:

@@ -1,4 +1,4 @@
-"""How well a model predicts rows: negative log-likelihood row by row, so that intervals can be given."""
+"""The negative log-likelihood of rows under a model, row by row, so that intervals can be computed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from llmctl.training.data import IGNORED, Prepared
+from llmctl.training.data import Prepared
+from llmctl.training.data.encoding import IGNORED
 from llmctl.training.weighted import score_labels
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class RowLosses:
 
     @property
     def loss(self) -> float:
-        """Nats a label token, over all rows."""
+        """Nats per label token, over all rows."""
         return math.fsum(self.nll) / sum(self.tokens)
 
     def to_dict(self) -> dict[str, Any]:
@@ -41,7 +42,7 @@ def row_losses(model: nn.Module, data: Prepared, batch_size: int, pad_id: int = 
     Args:
         model: A causal language model, possibly with adapters.
         data: Rows from `llmctl.training.data.prepare`; their weights are not read.
-        batch_size: Rows of a forward pass; of like length, padded on the right.
+        batch_size: Rows per forward pass, of similar length and padded on the right.
         pad_id: Token to pad with.
     """
     whole: Any = model

@@ -21,7 +21,7 @@ from torch.utils.data import Sampler
 from trl import SFTTrainer
 from trl.trainer.utils import FusedCausalLMOutput
 
-from llmctl.training.data import IGNORED
+from llmctl.training.data.encoding import IGNORED
 
 # Above this many logits (1 GiB in float32) they are computed in tiles, twice, instead of being kept.
 MAX_LOGITS = 2**28
@@ -49,11 +49,11 @@ class LengthSampler(Sampler[int]):
     change with how an optimizer step of `group` rows is divided into micro-batches and processes.
 
     Args:
-        lengths: Of every row, in tokens.
-        group: Rows of one optimizer step.
-        seed: Of the order.
-        passes: Of every row which pass it belongs to, where an epoch is made of several passes over rows
-            that differ (other negatives, say): they follow one another. None is one pass.
+        lengths: Number of tokens of each row.
+        group: Number of rows per optimizer step.
+        seed: Seed for the order.
+        passes: The pass that each row belongs to, if an epoch consists of several passes over different rows,
+            for example with other negatives. Passes follow one another. None is one pass.
     """
 
     def __init__(
@@ -165,6 +165,11 @@ class WeightedTrainer(SFTTrainer):
                 metrics[name] = nll / tokens if tokens else 0.0
         return output
 
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None and self.optimizer is not None and not self.is_deepspeed_enabled:
+            match_state_shapes(self.optimizer)
+
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         return self.order
 
@@ -174,6 +179,20 @@ class WeightedTrainer(SFTTrainer):
         if labels.device.type != "cpu" or logits > MAX_LOGITS:
             return model(**call, fused_lm_head=True)
         return score_labels(model, own.get_output_embeddings(), call)
+
+
+def match_state_shapes(optimizer: torch.optim.Optimizer) -> None:
+    """Give single numbers in an optimizer's state the shape of their parameter.
+
+    Sparse-GIN's scales had shape () in checkpoints of earlier versions, and have shape (1,) now.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            state = optimizer.state.get(parameter, {})
+            for name, value in state.items():
+                is_single = isinstance(value, Tensor) and value.ndim == 0 and parameter.shape == (1,)
+                if is_single and name != "step":
+                    state[name] = value.reshape(1)
 
 
 def score_labels(model: nn.Module, head: nn.Module | None, call: Mapping[str, Any]) -> FusedCausalLMOutput:
@@ -204,7 +223,7 @@ def score_labels(model: nn.Module, head: nn.Module | None, call: Mapping[str, An
         if handle is not None:
             handle.remove()
     logits = outputs.logits
-    # n < T always, since a first token is never a label: the two shapes can not be confused.
+    # n < T always, since a first token is never a label: the two shapes cannot be confused.
     is_short = logits.shape[0] == 1 and logits.shape[1] == int(mask.sum())
     rows = (logits[0] if is_short else logits[keep]).float()  # (n, V)
     targets = labels[mask]  # (n,)

@@ -7,13 +7,20 @@ and need no such word.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import sys
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from llmctl.errors import UserError
 
+FLAG = "--allow-code"  # of commands, and of the processes that they start
 _allowed = False
+
+
+class CodeRefusedError(UserError):
+    """Code of others would have to run, and the user has not allowed it."""
 
 
 def allow_code(allowed: bool = True) -> None:
@@ -34,13 +41,48 @@ def check_code(what: str) -> None:
         what: What would run, for the message: "task 'python:my_tasks:make'".
 
     Raises:
-        UserError: The user has not allowed it.
+        CodeRefusedError: The user has not allowed it.
     """
     if not _allowed:
-        raise UserError(
-            f"{what} runs code that is not llmctl's: read that code, then start again with --allow-code "
+        raise CodeRefusedError(
+            f"{what} runs code that is not llmctl's: read that code, then start again with {FLAG} "
             "(from Python: llmctl.trust.allow_code())"
         )
+
+
+@contextlib.contextmanager
+def code_stopped() -> Iterator[None]:
+    """Run no code of others in this block, whatever the user allowed; for dry runs."""
+    before = _allowed
+    allow_code(False)
+    try:
+        yield
+    finally:
+        allow_code(before)
+
+
+def code_named(content: Any, place: str = "") -> list[str]:
+    """What would run code of others, as a recipe's content names it; one phrase per place.
+
+    Args:
+        content: Nested plain values.
+        place: The dotted key of the content.
+    """
+    if isinstance(content, str):
+        name = content.strip()
+        return [f"{place} {name!r}"] if name.startswith("python:") and _is_task_key(place) else []
+    if isinstance(content, Mapping):
+        inner = {f"{place}.{key}" if place else str(key): value for key, value in content.items()}
+    elif isinstance(content, (list, tuple)):
+        inner = {f"{place}.{index}": value for index, value in enumerate(content)}
+    else:
+        is_trusting = place.rpartition(".")[2] == "trust_remote_code" and bool(content)
+        return [place] if is_trusting else []
+    return [phrase for key, value in inner.items() for phrase in code_named(value, key)]
+
+
+def _is_task_key(place: str) -> bool:
+    return place.rpartition(".")[2] in ("name", "task")
 
 
 def check_module(name: str, what: str) -> None:

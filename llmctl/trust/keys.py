@@ -16,7 +16,19 @@ from urllib.parse import urlsplit
 from llmctl.errors import UserError
 
 KEY = "OPENAI_API_KEY"
-_SECRET = ("api_key", "password", "token", "secret", "authorization")
+_SECRET = (  # without "_" and "-"; tokens of text, such as pad_token, are no secrets
+    "apikey",
+    "accesstoken",
+    "authtoken",
+    "authorization",
+    "bearertoken",
+    "hftoken",
+    "openaiapikey",
+    "password",
+    "secret",
+    "secretkey",
+    "token",
+)
 _named: set[str] = set()
 
 
@@ -55,22 +67,75 @@ def withheld(address: str) -> str:
     )
 
 
-def check_options(options: Mapping[str, Any], where: str) -> None:
-    """Refuse a key inside a recipe or job.
+def scrub(text: str) -> str:
+    """A text of others without the user's key, which a server may send back in an error."""
+    key = os.environ.get(KEY)
+    return text.replace(key, "(the key)") if key else text
+
+
+def check_options(options: Any, where: str) -> None:
+    """Refuse a key inside a recipe or job, at any depth.
 
     Args:
-        options: Of an engine, as the recipe has them.
-        where: Their place in the recipe, for the message: "sampler.options".
+        options: Nested plain values, as the recipe has them.
+        where: Their place in the recipe, for the message: "sampler.options"; "" for a whole recipe.
 
     Raises:
-        UserError: An option's name is that of a secret.
+        UserError: A name is that of a secret, or an address holds a password.
     """
-    for name in options:
-        if str(name).lower().replace("-", "_") in _SECRET:
-            raise UserError(
-                f"{where}.{name} is a secret in a recipe, which is stored and passed on: "
-                f"remove it, and set {KEY} in the environment"
-            )
+    if isinstance(options, Mapping):
+        for name, value in options.items():
+            place = f"{where}.{name}" if where else str(name)
+            if _is_secret(name) and value is not None:
+                raise UserError(
+                    f"{place} is a secret in a recipe, which is stored and passed on: "
+                    f"remove it, and set {KEY} in the environment"
+                )
+            check_options(value, place)
+    elif isinstance(options, (list, tuple)):
+        for index, value in enumerate(options):
+            check_options(value, f"{where}.{index}")
+    elif isinstance(options, str) and where.rpartition(".")[2] == "base_url":
+        check_address(options)
+
+
+def check_address(address: str) -> None:
+    """Refuse an address that holds a name and password, or that two readers may read differently.
+
+    Raises:
+        UserError: It has "@", a backslash, a blank or a control character.
+    """
+    if "@" in address:
+        raise UserError(f"base_url holds a name or password before '@': remove it, and set {KEY}")
+    if "\\" in address or not address.isprintable() or " " in address:
+        raise UserError(f"base_url is {address!r}, which is not a plain address: give https://HOST/v1")
+
+
+def hosts_in(content: Any) -> list[str]:
+    """The servers that a value of the command line names, as {"base_url": ...} at any depth."""
+    if isinstance(content, Mapping):
+        return [
+            host
+            for name, value in content.items()
+            for host in ([value] if name == "base_url" and isinstance(value, str) else hosts_in(value))
+        ]
+    if isinstance(content, (list, tuple)):
+        return [host for value in content for host in hosts_in(value)]
+    return []
+
+
+def named_hosts() -> frozenset[str]:
+    """The hosts that the user named in this process, for a worker process."""
+    return frozenset(_named)
+
+
+def forget_hosts() -> None:
+    """Name no host in this process any more."""
+    _named.clear()
+
+
+def _is_secret(name: Any) -> bool:
+    return str(name).lower().replace("-", "").replace("_", "") in _SECRET
 
 
 def host_of(address: str) -> str:

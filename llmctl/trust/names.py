@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from pathlib import Path, PurePosixPath
 
 from llmctl.errors import UserError
@@ -59,3 +60,60 @@ def open_without_links(path: Path, flags: int, mode: int = 0o666) -> int:
         if error.errno in (errno.ELOOP, errno.EMLINK):
             refuse_link(path)
         raise
+
+
+def open_plain(path: Path, flags: int, *, is_link_allowed: bool = False) -> int:
+    """`os.open` of a plain file: never a pipe, which would hang, nor a device, nor (unless allowed) a link.
+
+    Where the file is opened for writing, it may have no second name either: what is written would change a
+    file elsewhere. Flags must not hold `O_TRUNC`: the caller truncates what has passed.
+
+    Raises:
+        UserError: It is a link, a pipe or a device, or has a second name and would be written.
+        OSError: As `os.open`; also of a folder.
+    """
+    is_writing = flags & (os.O_WRONLY | os.O_RDWR) != 0
+    try:
+        if is_link_allowed:
+            descriptor = os.open(path, flags | os.O_NONBLOCK, 0o666)
+        else:
+            descriptor = open_without_links(path, flags | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno in (errno.ENXIO, errno.ENODEV):  # a pipe without a reader, a socket, a device
+            raise _not_plain(path) from error
+        raise
+    try:
+        status = os.fstat(descriptor)
+        if stat.S_ISDIR(status.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(status.st_mode):
+            raise _not_plain(path)
+        if is_writing and status.st_nlink > 1:
+            raise UserError(f"{path} has a second name (a hard link), which would change as well: copy it")
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def refuse_links_below(folder: Path, name: str) -> None:
+    """Refuse a name in a folder that is a link, or a folder with links anywhere below it.
+
+    Raises:
+        UserError: There is a link, or the name leads out of the folder.
+        OSError: A folder cannot be listed.
+    """
+    place = inside(folder, name)
+    refuse_link(place)
+    waiting = [place] if place.is_dir() else []
+    while waiting:
+        with os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                if entry.is_symlink():
+                    refuse_link(Path(entry.path))
+                elif entry.is_dir():
+                    waiting.append(Path(entry.path))
+
+
+def _not_plain(path: Path) -> UserError:
+    return UserError(f"{path} is a pipe or a device, but a plain file is needed: copy it into a file")

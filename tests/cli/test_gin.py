@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from llmctl.runs import list_recipes, load_recipe
-from llmctl.studies.adapters.recipe import CompareRecipe
+from llmctl.studies.adapters.recipe import AdapterCompareRecipe
 
 RECIPE = {
     "kind": "gin-compare",
@@ -72,7 +72,7 @@ def test_every_recipe_of_gin_can_be_read():
     names = [name for name in list_recipes() if name.startswith("gin/")]
     assert {"gin/demo", "gin/smoke", "gin/llama-3.2-3b", "gin/scratch"} <= set(names)
     for name in names:
-        load_recipe(CompareRecipe, name)
+        load_recipe(AdapterCompareRecipe, name)
 
 
 def test_show_gives_the_graph_of_a_layer_as_json_and_figures(llmctl, tiny_model, adapter, tmp_path):
@@ -82,7 +82,7 @@ def test_show_gives_the_graph_of_a_layer_as_json_and_figures(llmctl, tiny_model,
     assert found["tokens"] == list("tom and $ tim") and found["scales"] == {"1": 0.5}
     size = len(found["tokens"])
     graph = found["adjacency"]
-    assert all(graph[i][j] == 0 for i in range(size) for j in range(i + 1, size))  # nobody hears a later one
+    assert all(graph[i][j] == 0 for i in range(size) for j in range(i + 1, size))  # no edge to a later token
     assert found["hears"] == [sum(graph[i][j] > 0 for j in range(i)) for i in range(size)]
     assert found["heard_by"] == [sum(graph[i][j] > 0 for i in range(j + 1, size)) for j in range(size)]
     weights = [edge["weight"] for edge in found["edges"]]

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from llmctl.gin import fused, triton_kernel
-from llmctl.gin.graph import AttentionInputs, GraphRule, send_messages
+from llmctl.gin.attention_inputs import AttentionInputs
+from llmctl.gin.graph import GraphRule
+from llmctl.gin.messages import send_messages
 from tests.gin.tiny import FAMILIES, adapted, logits_of, pad_to, some_ids
 
 DEVICE = os.environ.get("LLMCTL_TEST_DEVICE", "cpu")
@@ -108,7 +110,7 @@ def test_half_precision_is_as_near_as_its_rounding(dtype):
 @pytest.mark.parametrize("rule", ["published", "any", "unsharpened", "no weights"])
 @pytest.mark.parametrize("wanted", ["all", "nodes"])
 def test_gradients_are_those_of_the_plain_path(rule, wanted, monkeypatch):
-    monkeypatch.setattr("llmctl.gin.graph.BLOCK_ELEMENTS", 2 * 4 * LENGTH * 10)  # five blocks
+    monkeypatch.setattr("llmctl.gin.messages.BLOCK_ELEMENTS", 2 * 4 * LENGTH * 10)  # five blocks
     grads = []
     for send in (fused.fused_messages, send_messages):
         inputs, nodes = make_inputs("boolean")

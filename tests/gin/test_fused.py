@@ -9,7 +9,8 @@ import torch
 
 from llmctl.errors import UserError
 from llmctl.gin import fused
-from llmctl.gin.graph import AttentionInputs, GraphRule
+from llmctl.gin.attention_inputs import AttentionInputs
+from llmctl.gin.graph import GraphRule
 
 CASES = Path(__file__).with_name("kernel_cases.py")
 INPUTS = AttentionInputs.build(torch.zeros(1, 4, 3, 8), torch.zeros(1, 2, 3, 8), None, None)

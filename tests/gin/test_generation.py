@@ -10,7 +10,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicSlidingWindowLayer
 
 from llmctl.errors import UserError
-from llmctl.gin.model import SparseGinLayer
+from llmctl.gin.decoder_layer import SparseGinLayer
 
 from .tiny import FAMILIES, PAD, VOCAB, adapted, logits_of, pad_to, some_ids, visible_config
 

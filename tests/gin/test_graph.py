@@ -6,18 +6,10 @@ from torch import Tensor
 from transformers.models.gemma2.modeling_gemma2 import eager_attention_forward
 
 from llmctl.errors import UserError
-from llmctl.gin.graph import (
-    AttentionInputs,
-    GraphRule,
-    adjacency,
-    attention_weights,
-    keep_top,
-    merge_heads,
-    row_blocks,
-    send_messages,
-    visible_keys,
-)
+from llmctl.gin.attention_inputs import AttentionInputs, attention_weights, visible_keys
+from llmctl.gin.graph import GraphRule, adjacency, keep_top, merge_heads
 from llmctl.gin.layer import HeadMix
+from llmctl.gin.messages import row_blocks, send_messages
 
 PLAIN = GraphRule(sharpness=None, epsilon=0.0)
 
@@ -60,7 +52,7 @@ def test_no_mask_boolean_mask_and_additive_mask_give_the_same_weights():
         torch.testing.assert_close(attention_weights(inputs, visible_keys(inputs)), expected)
 
 
-def test_later_tokens_are_not_heard_even_where_the_mask_allows_them():
+def test_later_tokens_send_no_message_even_where_the_mask_allows_it():
     inputs = random_inputs(mask=torch.ones(1, 1, 6, 6, dtype=torch.bool))
     assert torch.equal(adjacency(inputs, PLAIN), adjacency(inputs, PLAIN).tril())
 
@@ -134,14 +126,14 @@ def test_messages_are_the_sum_over_earlier_neighbours(heads):
     nodes = torch.randn(2, 6, 12, generator=torch.Generator().manual_seed(1))
     rule = GraphRule(heads=heads, epsilon=0.3)
     edges = adjacency(inputs, rule, mix)
-    heard = torch.zeros_like(nodes)
+    messages = torch.zeros_like(nodes)
     part = 12 // edges.shape[1]
     for i in range(6):
         for j in range(i + 1):
             for g in range(edges.shape[1]):
                 piece = slice(g * part, (g + 1) * part)
-                heard[:, i, piece] += edges[:, g, i, j, None] * nodes[:, j, piece]
-    torch.testing.assert_close(send_messages(inputs, rule, nodes, mix), heard)
+                messages[:, i, piece] += edges[:, g, i, j, None] * nodes[:, j, piece]
+    torch.testing.assert_close(send_messages(inputs, rule, nodes, mix), messages)
 
 
 @pytest.mark.parametrize("heads", ["sum", "mean", "any", "each", "mix"])

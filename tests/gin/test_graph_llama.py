@@ -183,7 +183,7 @@ def test_pna_aggregates_are_those_computed_by_hand():
 
 def test_pna_aggregates_do_not_depend_on_the_block_and_are_zero_without_neighbours():
     generator = torch.Generator().manual_seed(0)
-    edges = torch.rand(2, 3, 5, 5, generator=generator).tril(-1)  # the first token hears no one
+    edges = torch.rand(2, 3, 5, 5, generator=generator).tril(-1)  # the first token receives no message
     nodes = torch.randn(2, 3, 5, 4, generator=generator)
     whole = pna_aggregates(edges, nodes)
     torch.testing.assert_close(pna_aggregates(edges, nodes, block_elements=1), whole)

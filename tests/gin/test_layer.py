@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from llmctl.gin.graph import AttentionInputs, GraphRule, adjacency
+from llmctl.gin.attention_inputs import AttentionInputs
+from llmctl.gin.graph import GraphRule, adjacency
 from llmctl.gin.layer import GinShape, GroupedLinear, SparseGin
 
 LOOSE = GraphRule(epsilon=0.3)
@@ -44,7 +45,7 @@ def test_a_scale_of_zero_adds_exactly_nothing():
 
 
 @pytest.mark.parametrize("depth", [1, 2])
-def test_a_perturbed_token_is_heard_by_later_listeners_and_by_no_earlier_token(depth):
+def test_a_perturbed_token_reaches_later_tokens_with_an_edge_and_no_earlier_token(depth):
     gin, inputs = a_gin(depth=depth), some_inputs()
     changed = STREAM.clone()
     changed[:, 2] += 10
@@ -55,7 +56,7 @@ def test_a_perturbed_token_is_heard_by_later_listeners_and_by_no_earlier_token(d
         assert edges.gt(0).any() and torch.equal(moved[3:] > 0, edges > 0)
 
 
-def test_self_loops_alone_are_the_ablation_in_which_no_token_hears_another():
+def test_self_loops_alone_are_the_ablation_without_messages_between_tokens():
     gin, inputs = a_gin(rule=GraphRule(epsilon=0.3, self_loops="only")), some_inputs()
     changed = STREAM.clone()
     changed[:, 1] += 10
@@ -65,10 +66,10 @@ def test_self_loops_alone_are_the_ablation_in_which_no_token_hears_another():
 
 def test_a_graph_a_head_keeps_the_heads_apart():
     gin = a_gin(rule=GraphRule(heads="each", epsilon=0.3), graphs=4)
-    nodes, heard = torch.randn(2, 1, 5, 8)
-    changed = heard.clone()
-    changed[..., 2:4] += 1  # what head 1 hears
-    moved = (gin.rounds[0](nodes, changed) - gin.rounds[0](nodes, heard)).abs().amax((0, 1))
+    nodes, messages = torch.randn(2, 1, 5, 8)
+    changed = messages.clone()
+    changed[..., 2:4] += 1  # the messages of head 1
+    moved = (gin.rounds[0](nodes, changed) - gin.rounds[0](nodes, messages)).abs().amax((0, 1))
     assert moved[2:4].gt(0).all() and moved[:2].eq(0).all() and moved[4:].eq(0).all()
 
 

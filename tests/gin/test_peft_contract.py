@@ -12,8 +12,8 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 import llmctl.gin
 from llmctl.errors import UserError
 from llmctl.gin import SparseGinConfig
-from llmctl.gin.attention_hook import TappedConfig
-from llmctl.gin.model import SparseGinLayer
+from llmctl.gin.attention_hook import HookedConfig
+from llmctl.gin.decoder_layer import SparseGinLayer
 
 from .tiny import FAMILIES, adapted, logits_of, some_ids, tiny_model, visible_config
 
@@ -244,12 +244,12 @@ def test_a_scale_that_is_not_trained_is_neither_a_parameter_nor_saved():
     assert not torch.allclose(logits_of(model, some_ids()), logits_of(tiny_model(), some_ids()))
 
 
-def test_unloading_leaves_no_hook_and_no_tap():
+def test_unloading_leaves_no_hook():
     model = adapted().unload()
     for module in model.modules():
         assert not isinstance(module, SparseGinLayer)
         assert not module._forward_hooks or not any("gin" in repr(h) for h in module._forward_hooks.values())
-        assert not isinstance(getattr(module, "config", None), TappedConfig)
+        assert not isinstance(getattr(module, "config", None), HookedConfig)
         assert not hasattr(module, "gin_receiver")
 
 
@@ -276,7 +276,7 @@ def test_a_data_parallel_copy_is_refused():
     model = adapted()
     layer = next(m for m in model.modules() if isinstance(m, SparseGinLayer))
     copied = layer._replicate_for_data_parallel()
-    with pytest.raises(UserError, match="DataParallel.*one process a device"):
+    with pytest.raises(UserError, match="DataParallel.*one process per device"):
         copied(torch.zeros(1, 2, 32))
 
 

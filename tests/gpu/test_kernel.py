@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from llmctl.gin.fused import hear, is_wanted
-from llmctl.gin.graph import AttentionInputs, GraphRule
+from llmctl.gin.attention_inputs import AttentionInputs
+from llmctl.gin.fused import is_wanted, pass_messages
+from llmctl.gin.graph import GraphRule
 
 CASES = Path(__file__).parents[1] / "gin" / "kernel_cases.py"
 
@@ -33,6 +34,6 @@ def test_memory_grows_with_the_length_and_not_with_its_square():
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         with torch.no_grad():
-            hear(inputs, GraphRule(), nodes)
+            pass_messages(inputs, GraphRule(), nodes)
         used.append(torch.cuda.max_memory_allocated() - before)
     assert used[1] < 4.5 * used[0]  # the output and two numbers a head and row

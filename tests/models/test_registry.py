@@ -9,6 +9,7 @@ import pytest
 
 from llmctl.errors import UserError
 from llmctl.models import embedded, is_here, list_models, pull, registry, resolve
+from llmctl.trust import allow_code
 
 
 @pytest.fixture(autouse=True)
@@ -215,6 +216,7 @@ def test_code_is_fetched_from_the_hub_only_where_it_is_asked_for(monkeypatch, tm
         return str(folder)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    allow_code()
     assert resolve("acme/model", with_code=is_asked) == folder
     assert ("*.py" in asked) == is_asked
     resolve("acme/model", with_code=is_asked)  # it is there now, and is not fetched again

@@ -11,7 +11,8 @@ from transformers import AutoModelForCausalLM
 from llmctl.errors import UserError
 from llmctl.models.tiny import FAMILIES, make_tiny_model
 from llmctl.reach import Problem, attention_bound
-from llmctl.reach.bound import HeadBound, control_limits, least_k, tap_state
+from llmctl.reach.attention_hook import attention_of
+from llmctl.reach.bound import HeadBound, control_limits, least_k
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -55,7 +56,7 @@ def orthogonal(output, base):
 
 def bounds_of(model, tokenizer):
     report = attention_bound(model, tokenizer, Problem(state=PROMPT))
-    return {(head.layer, head.head): head for head in report.heads}, tap_state(model, PROMPT)
+    return {(head.layer, head.head): head for head in report.heads}, attention_of(model, PROMPT)
 
 
 def test_no_random_control_breaks_the_bound(loud, tokenizer):
@@ -100,7 +101,7 @@ def test_real_control_tokens_keep_the_first_layer_within_the_bound(loud, tokeniz
         pytest.skip("absolute positions move with the control")
     bounds, taps = bounds_of(loud, tokenizer)
     for control in ([7], [100, 200], [33, 34, 35, 36]):
-        steered = tap_state(loud, [*control, *PROMPT])[0]
+        steered = attention_of(loud, [*control, *PROMPT])[0]
         for head in range(len(steered.queries)):
             base = taps[0].logits[head].softmax(0) @ taps[0].values[head]
             output = steered.logits[head].softmax(0) @ steered.values[head]
@@ -112,7 +113,7 @@ def test_real_control_tokens_keep_the_first_layer_within_the_bound(loud, tokeniz
 
 
 def test_the_tapped_head_gives_what_the_model_computes(loud):
-    taps = tap_state(loud, PROMPT)
+    taps = attention_of(loud, PROMPT)
     outputs = {}
 
     def note(module, args, kwargs, result):
@@ -134,7 +135,7 @@ def test_tapping_leaves_the_model_as_it_was(loud):
     before = loud.config._attn_implementation
     with torch.no_grad():
         expected = loud(torch.tensor([PROMPT])).logits
-    tap_state(loud, PROMPT)
+    attention_of(loud, PROMPT)
     assert loud.config._attn_implementation == before
     with torch.no_grad():
         torch.testing.assert_close(loud(torch.tensor([PROMPT])).logits, expected)
@@ -165,7 +166,7 @@ def test_the_report_serialises_and_says_what_it_is(model, tokenizer):
 
 def test_a_key_and_a_value_never_exceed_their_limits(loud):
     generator = torch.Generator().manual_seed(5)
-    tap = tap_state(loud, PROMPT)[-1]
+    tap = attention_of(loud, PROMPT)[-1]
     for head in range(len(tap.queries)):
         _, value_limit = control_limits(tap, head)
         hidden = torch.randn(200, tap.inputs.shape[1], generator=generator) * 3

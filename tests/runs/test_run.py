@@ -338,7 +338,7 @@ def test_a_foreign_file_is_never_written_over(folder):
 @pytest.mark.parametrize("name", ["../x", "/x", ".", "a/../../x", ".lock"])
 def test_places_outside_the_folder_are_refused(folder, name):
     with Run.open(folder, Demo(), "demo run") as run:
-        with pytest.raises(ValueError, match="is not a name inside a run folder"):
+        with pytest.raises(UserError, match="is not a name inside a run folder"):
             run.path(name)
 
 
@@ -360,7 +360,7 @@ def test_several_names_are_claimed_in_one_write_and_before_any_of_them_is_made(f
         with pytest.raises(UserError, match="notes.txt was not made by llmctl"):
             run.claim("figures", "notes.txt")
         assert json.loads((folder / "manifest.json").read_text())["made"] == made
-        with pytest.raises(ValueError, match="not a name inside"):
+        with pytest.raises(UserError, match="not a name inside"):
             run.claim("../x")
 
 

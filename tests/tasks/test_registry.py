@@ -37,7 +37,7 @@ def test_options_are_checked(name, options, message):
 
 
 @pytest.fixture
-def own_module(tmp_path, monkeypatch):
+def own_module(tmp_path, monkeypatch, allowed_code):
     (tmp_path / "own_tasks.py").write_text(
         "from llmctl.tasks import get_task\n"
         "def make(length=3): return get_task('sort', max_length=length)\n"

@@ -46,9 +46,9 @@ def compare_recipe(model: Path | str, **changes: Any) -> dict[str, Any]:
 
 def run_compare_in(folder: Path, content: dict[str, Any]) -> dict[str, Any]:
     from llmctl.studies.adapters.loop import run_comparison
-    from llmctl.studies.adapters.recipe import CompareRecipe
+    from llmctl.studies.adapters.recipe import AdapterCompareRecipe
 
-    recipe = parse_recipe(CompareRecipe, content, "test")
+    recipe = parse_recipe(AdapterCompareRecipe, content, "test")
     with Run.open(folder, recipe, "gin compare") as run:
         return run_comparison(run, recipe, quiet=True)
 

@@ -18,9 +18,9 @@ from .runs import run_sft_in, sft_recipe
 GUEST = """
 from peft import IA3Config
 
-from llmctl.training.adapters import Adapter
+from llmctl.training.adapters import AdapterMethod
 
-IA3 = Adapter(
+IA3 = AdapterMethod(
     name="ia3",
     title="IA3",
     description="Train vectors that scale keys, values and MLP activations.",

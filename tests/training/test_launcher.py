@@ -50,7 +50,7 @@ def test_a_job_survives_its_file(tiny_model, tmp_path, monkeypatch):
 
 def test_a_malformed_job_is_one_clear_line(tmp_path):
     path = tmp_path / "job.json"
-    with pytest.raises(UserError, match="job.json can not be read .No such file"):
+    with pytest.raises(UserError, match="job.json cannot be read .No such file"):
         read_job(path)
     path.write_text('{"model": "m", "rows": "r", "output": "o", "lerning_rate": 1}')
     with pytest.raises(UserError, match="job.json is malformed: lerning_rate: Extra inputs"):

@@ -12,7 +12,8 @@ import pytest
 from llmctl.errors import UserError
 from llmctl.models.loading import load
 from llmctl.runs.recipe import parse_recipe
-from llmctl.training.data import prepare, read_rows
+from llmctl.training.data import prepare
+from llmctl.training.data.rows import read_rows
 from llmctl.training.preflight import check_sft
 from llmctl.training.recipe import SftRecipe
 from llmctl.training.validation import row_losses

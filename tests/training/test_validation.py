@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from llmctl.errors import UserError
 from llmctl.models.loading import load
 from llmctl.training import train
-from llmctl.training.data import prepare, read_rows
+from llmctl.training.data import prepare
+from llmctl.training.data.rows import read_rows
 from llmctl.training.result import perplexity
 from llmctl.training.validation import row_losses
 

@@ -6,8 +6,9 @@ from trl import SFTConfig, SFTTrainer
 
 from llmctl.models.tiny import FAMILIES, make_tiny_model, tiny_tokenizer
 from llmctl.training import weighted
-from llmctl.training.data import IGNORED, prepare
-from llmctl.training.weighted import LengthSampler, WeightedTrainer, score_labels
+from llmctl.training.data import prepare
+from llmctl.training.data.encoding import IGNORED
+from llmctl.training.weighted import LengthSampler, WeightedTrainer, match_state_shapes, score_labels
 
 from .helpers import chat, some_rows
 
@@ -226,3 +227,15 @@ def test_rows_of_a_pass_come_before_those_of_the_next_each_pass_in_an_order_of_i
     assert sorted(second) == list(range(60, 90)) and sorted(third) == list(range(30, 60))
     assert [n % 30 for n in first] != [n % 30 for n in second]
     assert list(LengthSampler(lengths, 4, seed=1)) == first
+
+
+def test_optimizer_state_of_an_earlier_version_gets_the_shape_of_its_parameter():
+    scale = torch.nn.Parameter(torch.tensor([0.5]))
+    optimizer = torch.optim.AdamW([scale], fused=True)
+    scale.grad = torch.ones(1)
+    optimizer.step()
+    state = optimizer.state[scale]
+    state |= {"exp_avg": state["exp_avg"].reshape(()), "exp_avg_sq": state["exp_avg_sq"].reshape(())}
+    match_state_shapes(optimizer)
+    assert state["exp_avg"].shape == state["exp_avg_sq"].shape == (1,) and state["step"].shape == ()
+    optimizer.step()

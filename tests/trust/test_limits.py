@@ -4,7 +4,7 @@ import pytest
 
 from llmctl.errors import UserError
 from llmctl.trust import check_yaml, parse_json, read_limited
-from llmctl.trust.limits import DEPTH, NODES, read_in_run
+from llmctl.trust.limits import DEPTH, NODES
 
 
 def test_an_alias_bomb_is_refused_before_it_is_built():
@@ -14,11 +14,17 @@ def test_an_alias_bomb_is_refused_before_it_is_built():
         check_yaml("\n".join(lines))
 
 
+@pytest.mark.parametrize("text", ["a: &a {b: *a}", "&x [[*x]]", "a: &a {<<: *a}"])
+def test_yaml_that_holds_itself_is_refused(text):
+    with pytest.raises(UserError, match="holds itself, through the alias"):
+        check_yaml(text)
+
+
 def test_plain_aliases_pass():
     check_yaml("base: &base {a: 1, b: 2}\nfirst: {<<: *base, c: 3}\nsecond: *base\n")
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, "{a: " * 5000, "- " * 70 + "x"])
+@pytest.mark.parametrize("text", ["[" * 100_000, "x: " + "[" * 900_000, "{a: " * 5000, "- " * 70 + "x"])
 def test_deep_yaml_is_refused_in_one_line(text):
     with pytest.raises(UserError, match=f"nests deeper than {DEPTH} levels"):
         check_yaml(text)
@@ -60,4 +66,4 @@ def test_a_link_inside_a_run_is_refused(tmp_path):
     (tmp_path / "secret").write_text("s")
     (tmp_path / "metrics.json").symlink_to(tmp_path / "secret")
     with pytest.raises(UserError, match="is a link"):
-        read_in_run(tmp_path / "metrics.json")
+        read_limited(tmp_path / "metrics.json", is_link_allowed=False)

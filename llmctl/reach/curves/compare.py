@@ -5,61 +5,26 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
-
-from pydantic import Field, model_validator
+from typing import Any
 
 from llmctl.errors import UserError
-from llmctl.reach.curves.epsilon import Pair, epsilon_curve
-from llmctl.reach.curves.epsilon import compare as paired_difference
+from llmctl.reach.curves.compare_recipe import CurveComparisonRecipe
+from llmctl.reach.curves.compare_records import CurveComparison, CurveDifference
+from llmctl.reach.curves.compare_report import comparison_sentences, comparison_table
+from llmctl.reach.curves.epsilon import Pair, epsilon_curve, epsilon_difference
 from llmctl.reach.curves.known import curve_of_pairs
 from llmctl.reach.curves.plots import draw_curves
 from llmctl.reach.curves.preflight import check_settings, estimate_work
-from llmctl.reach.curves.recipe import CurveRecipe, CurveSettings, StateSettings, read_curve_recipe
+from llmctl.reach.curves.recipe import read_curve_recipe
 from llmctl.reach.curves.states import parse_line
-from llmctl.runs import Estimate, Recipe, Run, Section, Table, save_figure, write_report
+from llmctl.runs import Estimate, Run, Section, save_figure, write_report
 from llmctl.runs.recipe import differences, recipe_content
 from llmctl.runs.stats import clustered_mean
 
 _FREE = ("model", "adapter", "beside", "states", "shard", "recheck", "keep_paths", "baseline", "load")
 
 
-class ArmSettings(Recipe):
-    """One model of a comparison."""
-
-    model: str = "smollm2-135m"
-    """Alias, folder or Hub name."""
-    adapter: Path | None = None
-    """A PEFT adapter on top: LoRA, Sparse-GIN, or what RISE trained."""
-
-
-class CompareRecipe(CurveSettings):
-    """Several models on the pairs of the first."""
-
-    kind: ClassVar[str] = "reach-compare"
-
-    arms: dict[str, ArmSettings] = Field(min_length=2)
-    """Models by name. The first is the reference: it draws the targets, and the others take them over."""
-
-    @model_validator(mode="after")
-    def _names_are_plain(self) -> CompareRecipe:
-        for name in self.arms:
-            if not name or not all(letter.isalnum() or letter in "-_" for letter in name):
-                raise ValueError(
-                    f"arms has the name {name!r}, which becomes a folder: use letters, digits, - and _"
-                )
-        return self
-
-    def curve(self, name: str, reference: Path | None) -> CurveRecipe:
-        """The recipe of one arm; `reference` is pairs.jsonl of the first."""
-        shared = {key: getattr(self, key) for key in CurveSettings.model_fields}
-        if reference is not None:
-            shared["states"] = StateSettings(pairs=reference, count=0)
-        arm = self.arms[name]
-        return CurveRecipe(model=arm.model, adapter=arm.adapter, **shared)
-
-
-def check_comparison(recipe: CompareRecipe) -> None:
+def check_comparison(recipe: CurveComparisonRecipe) -> None:
     """Find mistakes before a folder is made.
 
     Raises:
@@ -69,12 +34,12 @@ def check_comparison(recipe: CompareRecipe) -> None:
         check_settings(recipe, arm.model, arm.adapter)
 
 
-def estimate_comparison(recipe: CompareRecipe) -> dict[str, Any]:
+def estimate_comparison(recipe: CurveComparisonRecipe) -> dict[str, Any]:
     """For `--dry-run`."""
     return {"models": len(recipe.arms), **estimate_work(recipe)}
 
 
-def run_comparison(run: Run, recipe: CompareRecipe, *, quiet: bool = False) -> dict[str, Any]:
+def run_comparison(run: Run, recipe: CurveComparisonRecipe, *, quiet: bool = False) -> CurveComparison:
     """Run the curve of every arm, each in a folder of its own, and compare them with the first.
 
     Returns:
@@ -90,7 +55,7 @@ def run_comparison(run: Run, recipe: CompareRecipe, *, quiet: bool = False) -> d
             run_curve(inner, curve, quiet=quiet)
         folders.append(folder)
     found = compare_runs(folders)
-    run.write_metrics(found)
+    run.write_metrics(found.to_dict())
     curves = [curve_of_pairs(folder.name, read_pair_file(folder)[0]) for folder in folders]
     figure = save_figure(draw_curves(curves), run, "epsilon", "Epsilon by control length, 95 % intervals.")
     parts: list[Any] = [figure, comparison_table(found), *comparison_sentences(found)]
@@ -98,13 +63,8 @@ def run_comparison(run: Run, recipe: CompareRecipe, *, quiet: bool = False) -> d
     return found
 
 
-def compare_runs(folders: Sequence[Path]) -> dict[str, Any]:
+def compare_runs(folders: Sequence[Path]) -> CurveComparison:
     """Every curve against the first, on the pairs that all of them hold.
-
-    Returns:
-        `reference`, `pairs`, `states`, `curves` (by name: epsilon by k), `differences` (by name: by k an
-        `Estimate`, epsilon minus the reference's; `gained`, `lost` pairs at the longest k; `k`, the mean
-        difference in k where both reached), and `recipes`: where the searches differ, in words.
 
     Raises:
         UserError: A folder is no finished curve, or the pairs are not the same.
@@ -122,20 +82,19 @@ def compare_runs(folders: Sequence[Path]) -> dict[str, Any]:
         name: differences(recipe_content(recipes[first]), recipe_content(recipes[name]), _FREE)
         for name in others
     }
-    return {
-        "reference": first,
-        "pairs": len(pairs[first]),
-        "states": len({pair.state for pair in pairs[first]}),
-        "curves": {
-            name: {
-                str(p.at): Estimate(p.value, p.low, p.high, p.n, p.clusters) for p in epsilon_curve(found, ks)
-            }
-            for name, found in pairs.items()
-        },
-        "forward_tokens": {name: sum(p.forward_tokens for p in found) for name, found in pairs.items()},
-        "differences": {name: _differences(pairs[first], pairs[name], ks) for name in others},
-        "recipes": {name: changed for name, changed in notes.items() if changed},
-    }
+    return CurveComparison(
+        reference=first,
+        pairs=len(pairs[first]),
+        states=len({pair.state for pair in pairs[first]}),
+        curves={name: _points(found, ks) for name, found in pairs.items()},
+        forward_tokens={name: sum(p.forward_tokens for p in found) for name, found in pairs.items()},
+        differences={name: _difference(pairs[first], pairs[name], ks) for name in others},
+        recipes={name: changed for name, changed in notes.items() if changed},
+    )
+
+
+def _points(pairs: Sequence[Pair], ks: Sequence[int]) -> dict[str, Estimate]:
+    return {str(p.at): p.estimate() for p in epsilon_curve(pairs, ks)}
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
@@ -176,103 +135,44 @@ def _check_same(
         )
     if odd := [key for key in one if one[key] != two[key]]:
         raise UserError(
-            f"{first} and {second} ask other things in {len(odd)} pairs (first: {odd[0]}, "
+            f"{first} and {second} have different states or targets in {len(odd)} pairs (first: {odd[0]}, "
             f"{one[odd[0]][1]!r} against {two[odd[0]][1]!r}): set states.pairs to take them over"
         )
 
 
-def _differences(first: Sequence[Pair], second: Sequence[Pair], ks: Sequence[int]) -> dict[str, Any]:
+def _difference(first: Sequence[Pair], second: Sequence[Pair], ks: Sequence[int]) -> CurveDifference:
     two = {pair.id: pair for pair in second}
     # Clusters are the reference's states: another tokenizer gives the same state other ids.
     matched = [(pair, two[pair.id]) for pair in first]
+    longest = max(ks)
+    has_states = len({pair.state for pair in first}) > 1
+    return CurveDifference(
+        epsilon={
+            str(k): _without_clusters(epsilon_difference(first, second, k)) if has_states else None
+            for k in ks
+        },
+        gained=sum(_reached(b, longest) and not _reached(a, longest) for a, b in matched),
+        lost=sum(_reached(a, longest) and not _reached(b, longest) for a, b in matched),
+        k=_length_difference(matched),
+    )
+
+
+def _length_difference(matched: Sequence[tuple[Pair, Pair]]) -> Estimate | None:
+    """How many tokens more the second needs where both were reached; None where these share one state."""
     both = [(a, b) for a, b in matched if a.k is not None and b.k is not None]
     states = [a.state for a, _ in both]
-    longest = max(ks)
-    return {
-        "epsilon": {str(k): _estimate(first, list(second), k) for k in ks},
-        "gained": sum(_reached(b, longest) and not _reached(a, longest) for a, b in matched),
-        "lost": sum(_reached(a, longest) and not _reached(b, longest) for a, b in matched),
-        "k": None
-        if len(set(states)) < 2
-        else _interval(clustered_mean([float((b.k or 0) - (a.k or 0)) for a, b in both], states), len(both)),
-    }
+    if len(set(states)) < 2:
+        return None
+    found = clustered_mean([float((b.k or 0) - (a.k or 0)) for a, b in both], states)
+    if found.low == found.high:  # no pair differs: an interval without width would claim too much
+        return Estimate(found.value, None, None, len(both))
+    return _without_clusters(found)
+
+
+def _without_clusters(found: Estimate) -> Estimate:
+    """The number of states stands once in the comparison, and not in each of its estimates."""
+    return Estimate(found.value, found.low, found.high, found.n)
 
 
 def _reached(pair: Pair, k: int) -> bool:
     return pair.k is not None and pair.k <= k
-
-
-def _estimate(first: Sequence[Pair], second: Sequence[Pair], k: int) -> Estimate | None:
-    """Second minus first; None where one state alone gives no interval."""
-    if len({pair.state for pair in first}) < 2:
-        return None
-    return _interval(paired_difference(first, second, k), len(first))
-
-
-def _interval(found: Any, n: int) -> Estimate:
-    """As an estimate; without spread (no pair differs) the formula's interval has no width, and is none."""
-    if found.low == found.high:
-        return Estimate(found.value, None, None, n)
-    return Estimate(found.value, found.low, found.high, n)
-
-
-def comparison_table(found: Mapping[str, Any]) -> Table:
-    """Epsilon of every model by k, and its difference from the reference."""
-    reference = found["reference"]
-    columns = ["k", reference]
-    for name in found["differences"]:
-        columns += [name, f"{name} - {reference}"]
-    rows = []
-    for k, own in found["curves"][reference].items():
-        row: list[Any] = [int(k), _show(own)]
-        for name, difference in found["differences"].items():
-            row += [_show(found["curves"][name][k]), _show(difference["epsilon"][k], sign=True)]
-        rows.append(row)
-    return Table(
-        columns,
-        rows,
-        f"Epsilon on {found['pairs']} pairs at {found['states']} states; differences are paired, intervals "
-        "clustered by state.",
-    )
-
-
-def comparison_sentences(found: Mapping[str, Any]) -> list[str]:
-    """Which way it came out, at the longest k."""
-    said = []
-    for name, difference in found["differences"].items():
-        k, last = list(difference["epsilon"].items())[-1]
-        counts = f"{difference['gained']} pairs gained, {difference['lost']} lost"
-        if last is None or last.low is None:
-            why = "one state alone gives" if last is None else "without any spread the pairs give"
-            said.append(f"{name}: {why} no interval ({counts}, of {found['pairs']}, at k <= {k}).")
-            continue
-        sure = last.low > 0 or last.high < 0
-        word = (
-            ("harder" if last.value > 0 else "easier")
-            if sure
-            else "neither harder nor easier, by this sample,"
-        )
-        said.append(
-            f"{name} is {word} to control than {found['reference']}: at k <= {k} epsilon differs by "
-            f"{_show(last, sign=True)} ({counts})."
-        )
-        if difference["k"] is not None:
-            said.append(
-                f"Where both were reached, {name} needs {_show(difference['k'], sign=True)} tokens more "
-                f"(n = {difference['k'].n})."
-            )
-    for name, changed in found["recipes"].items():
-        said.append(f"Mind that {name} was searched otherwise: {', '.join(changed)}.")
-    said.append(
-        "Forward tokens spent: " + ", ".join(f"{n} {t:,}" for n, t in found["forward_tokens"].items()) + "."
-    )
-    return said
-
-
-def _show(figure: Estimate | None, sign: bool = False) -> str | None:
-    if figure is None or figure.value is None:
-        return None
-    form = "+.3f" if sign else ".3f"
-    if figure.low is None:
-        return f"{figure.value:{form}} (no interval)"
-    return f"{figure.value:{form}} [{figure.low:{form}}, {figure.high:{form}}]"

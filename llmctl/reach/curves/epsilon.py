@@ -1,4 +1,4 @@
-"""From solved pairs to a k-epsilon curve: pure bookkeeping, no model.
+"""From solved pairs to a k-epsilon curve. This needs no model.
 
 epsilon(k) is the fraction of pairs that no control of at most k tokens was found for. Since a search can
 miss, it is an upper bound on the true one. Pairs that share a state are not independent, so the interval
@@ -13,12 +13,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from llmctl.errors import UserError
-from llmctl.runs.stats import Estimate, clustered_mean, rank_correlation, rate_by_state, wilson
+from llmctl.reach.curves.paired import rate_difference
+from llmctl.runs.stats import Estimate, rank_correlation, rate_by_state, wilson
 
 
 @dataclass(frozen=True)
 class Pair:
-    """What a curve needs to know of one solved or unsolved pair."""
+    """What a curve uses of one solved or unsolved pair."""
 
     id: str
     state: str  # pairs with the same state are one cluster
@@ -67,6 +68,16 @@ class Point:
     methods: Mapping[str, int]  # how many pairs were newly solved here, by method
     is_switch: bool = False  # other methods than at the k before: a step that is not the effect of k alone
 
+    def estimate(self) -> Estimate:
+        """The value with its clustered interval."""
+        return Estimate(self.value, self.low, self.high, self.n, self.clusters)
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON object, as it stands under its k."""
+        entry = asdict(self)
+        del entry["at"]
+        return entry
+
 
 def epsilon_curve(pairs: Sequence[Pair], ks: Iterable[int] | None = None) -> list[Point]:
     """Epsilon by control length.
@@ -94,7 +105,7 @@ def epsilon_curve(pairs: Sequence[Pair], ks: Iterable[int] | None = None) -> lis
 
 
 def epsilon_by_tokens(pairs: Sequence[Pair], budgets: Sequence[int]) -> list[Point]:
-    """Epsilon by forward tokens spent on a pair: solved within the budget or not."""
+    """Epsilon by forward tokens spent per pair: the share not solved within each budget."""
     check_unique(pairs)
     points = []
     last = -1
@@ -119,7 +130,7 @@ def summarize(pairs: Sequence[Pair], ks: Iterable[int] | None = None) -> dict[st
     controlled = [pair for pair in solved if pair.k]
     tokens = Counter(token for pair in controlled for token in pair.control_ids)
     return {
-        "epsilon": {str(point.at): _entry(point) for point in epsilon_curve(pairs, ks)},
+        "epsilon": {str(point.at): point.to_dict() for point in epsilon_curve(pairs, ks)},
         "pairs": len(pairs),
         "states": len({pair.state for pair in pairs}),
         "verdicts": dict(Counter(pair.verdict for pair in pairs)),
@@ -141,11 +152,11 @@ def summarize(pairs: Sequence[Pair], ks: Iterable[int] | None = None) -> dict[st
     }
 
 
-def compare(first: Sequence[Pair], second: Sequence[Pair], k: int) -> Estimate:
-    """epsilon(k) of the second minus that of the first on the same pairs, clustered by state.
+def epsilon_difference(first: Sequence[Pair], second: Sequence[Pair], k: int) -> Estimate:
+    """epsilon(k) of the second minus that of the first on the same pairs; see `rate_difference`.
 
     Raises:
-        UserError: The two do not hold the same pairs.
+        UserError: The two do not hold the same pairs, or the pairs share a single state.
     """
     one, two = ({pair.id: pair for pair in pairs} for pairs in (first, second))
     if one.keys() != two.keys():
@@ -156,29 +167,8 @@ def compare(first: Sequence[Pair], second: Sequence[Pair], k: int) -> Estimate:
     ids = sorted(one)
     if (states := len({pair.state for pair in first})) < 2:
         raise UserError(f"{states} states give no interval for a difference: compare on at least two")
-    differences = [float(_within(one[i], k)) - float(_within(two[i], k)) for i in ids]
-    return clustered_mean(differences, [one[i].state for i in ids])
-
-
-def merge_shards(shards: Iterable[Sequence[Pair]], expected: Iterable[str]) -> list[Pair]:
-    """Put shards of one curve together, in the order of the expected ids.
-
-    Raises:
-        UserError: A pair is missing, there twice, or not expected.
-    """
-    merged = [pair for shard in shards for pair in shard]
-    check_unique(merged)
-    wanted = list(expected)
-    found = {pair.id: pair for pair in merged}
-    missing = [key for key in wanted if key not in found]
-    extra = sorted(found.keys() - set(wanted))
-    for name, keys in (("missing", missing), ("not part of this curve", extra)):
-        if keys:
-            raise UserError(
-                f"{len(keys)} of {len(wanted)} pairs are {name} (first: {keys[0]!r:.80}): "
-                "merge all shards of one curve, and only those"
-            )
-    return [found[key] for key in wanted]
+    first_missed, second_missed = ([not _within(pairs[i], k) for i in ids] for pairs in (one, two))
+    return rate_difference(first_missed, second_missed, [one[i].state for i in ids])
 
 
 def check_unique(pairs: Sequence[Pair]) -> None:
@@ -216,12 +206,6 @@ def _point(pairs: Sequence[Pair], at: int, failed: list[bool], new: Counter[str]
         dict(new),
         is_switch,
     )
-
-
-def _entry(point: Point) -> dict[str, Any]:
-    entry = asdict(point)
-    del entry["at"]
-    return entry
 
 
 def _correlation(pairs: Sequence[Pair], values: Sequence[float]) -> float | None:

@@ -1,9 +1,9 @@
-"""Curves recomputed from published result files, as a table, a figure and a report."""
+"""Curves recomputed from published result files, as a table, a plot and a report."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -36,22 +36,12 @@ class ImportedCurve:
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON object like a curve's `metrics.json`."""
-        epsilon = {
-            str(point.at): {k: v for k, v in asdict(point).items() if k != "at"} for point in self.points
-        }
+        epsilon = {str(point.at): point.to_dict() for point in self.points}
         return {"name": self.name, "epsilon": epsilon, "pairs": self.pairs, "states": self.states}
 
     def known(self) -> KnownCurve:
-        """As the figures draw it."""
-        return KnownCurve(
-            self.name,
-            tuple(point.at for point in self.points),
-            tuple(point.value for point in self.points),
-            tuple(point.low for point in self.points),
-            tuple(point.high for point in self.points),
-            self.pairs,
-            self.states,
-        )
+        """The curve as plots draw it."""
+        return KnownCurve.from_points(self.name, self.points)
 
 
 def import_curves(recipe: ImportRecipe) -> dict[str, ImportedCurve]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llmctl.errors import UserError
-from llmctl.reach.curves.epsilon import Pair, epsilon_curve
+from llmctl.reach.curves.epsilon import Pair, Point, epsilon_curve
 from llmctl.reach.curves.published import read_published
 from llmctl.runs.files import read_json
 from llmctl.runs.stats import wilson
@@ -40,6 +40,19 @@ class KnownCurve:
     n: int
     clusters: int | None  # None: not known, so the interval takes pairs for independent
 
+    @classmethod
+    def from_points(cls, name: str, points: Sequence[Point]) -> KnownCurve:
+        """The curve through points that were computed here."""
+        return cls(
+            name,
+            tuple(point.at for point in points),
+            tuple(point.value for point in points),
+            tuple(point.low for point in points),
+            tuple(point.high for point in points),
+            points[0].n,
+            points[0].clusters,
+        )
+
     def at(self, k: int) -> float | None:
         """Epsilon at one k, where it was measured."""
         return self.values[self.ks.index(k)] if k in self.ks else None
@@ -71,16 +84,7 @@ def known_curve(source: str) -> KnownCurve:
 
 def curve_of_pairs(name: str, pairs: Sequence[Pair]) -> KnownCurve:
     """The curve of pairs that were read from somewhere."""
-    points = epsilon_curve(pairs)
-    return KnownCurve(
-        name,
-        tuple(point.at for point in points),
-        tuple(point.value for point in points),
-        tuple(point.low for point in points),
-        tuple(point.high for point in points),
-        len(pairs),
-        points[0].clusters,
-    )
+    return KnownCurve.from_points(name, epsilon_curve(pairs))
 
 
 def _published(name: str) -> KnownCurve:

@@ -9,7 +9,7 @@ from typing import Any
 from llmctl.errors import UserError
 from llmctl.reach.curves.recheck_run import RECHECKS
 from llmctl.reach.curves.recipe import CurveRecipe, ShardSettings, read_curve_recipe
-from llmctl.reach.curves.run import BASELINE, PAIRS, PLAN, finish_curve
+from llmctl.reach.curves.run import BASELINE, PAIRS, PLAN, finish_curve, without_key
 from llmctl.runs import Run, read_journal
 from llmctl.runs.files import read_json
 from llmctl.runs.recipe import differences, recipe_content
@@ -59,7 +59,7 @@ def finish_merge(run: Run, recipe: CurveRecipe, journals: Journals) -> dict[str,
         book = run.journal(name)
         for line in lines:
             if line["key"] not in book:
-                book.append(line["key"], {key: value for key, value in line.items() if key != "key"})
+                book.append(line["key"], without_key(line))
     return finish_curve(run, recipe)
 
 

@@ -1,10 +1,9 @@
-"""From a curve's recipe to what the engine takes: a problem template, a search plan, the plan of pairs."""
+"""From a curve's recipe to what a search takes: a problem template, a schedule, the pairs."""
 
 from __future__ import annotations
 
 import random
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from llmctl.errors import UserError
@@ -22,10 +21,10 @@ if TYPE_CHECKING:
 
 
 def search_plan(search: CurveSearchSettings, *, certify: bool = False) -> Plan:
-    """The schedule that a recipe's search asks for; llmctl's own is planned pair by pair."""
+    """The schedule that a recipe's search asks for."""
     s = search
     if s.schedule == schedules.DEFAULT:
-        return partial(schedules.default, s.max_k, effort=s.effort, certify=certify, seed=s.seed)
+        return schedules.default(s.max_k, effort=s.effort, certify=certify, seed=s.seed)
     if s.schedule == schedules.PUBLISHED:
         return schedules.published(
             s.ks_greedy, s.ks_gcg, candidates=s.candidates, steps=s.steps, top_k=128, seed=s.seed
@@ -34,7 +33,7 @@ def search_plan(search: CurveSearchSettings, *, certify: bool = False) -> Plan:
 
 
 def planned_forwards(search: CurveSearchSettings) -> int:
-    """Controls that a search scores at most on a hard target, for an estimate; 0 is a whole vocabulary."""
+    """The most controls that a search scores for a hard target; 0 means the whole vocabulary."""
     plan = search_plan(search)
     schedule = plan if isinstance(plan, Schedule) else plan(float("inf"))
     if any(phase.candidates == 0 for phase in schedule.phases):
@@ -81,7 +80,7 @@ def plan_pairs(
     """The states of this shard, each with its targets.
 
     Raises:
-        UserError: The states or targets that the recipe asks for are not there.
+        UserError: The states or targets of the recipe cannot be found.
     """
     if recipe.states.pairs is not None:
         plan = read_plan(recipe.states.pairs, tokenizer, recipe.states.count)

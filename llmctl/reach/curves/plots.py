@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llmctl.reach.curves.known import KnownCurve
+from llmctl.reach.curves.records import CurvePair
 from llmctl.reach.search.methods.registry import MethodStyle, style_of
 from llmctl.runs import new_figure
 
@@ -88,25 +89,24 @@ def draw_curves(curves: Sequence[KnownCurve]) -> Any:
 
 
 def draw_tokens(metrics: Mapping[str, Any]) -> Any:
-    """Epsilon by tokens spent on a pair, so that curves of different methods compare at equal cost."""
+    """Epsilon by tokens spent per pair, so that curves of different methods compare at equal cost."""
     figure = new_figure()
     axes = figure.subplots()
     _line(axes, metrics["by_tokens"], OWN, metrics["model"])
     axes.set_xscale("log", base=2)
-    axes.set(xlabel="forward tokens spent on a pair at most", ylabel="epsilon", ylim=(-0.02, 1.02))
+    axes.set(xlabel="budget: forward tokens per pair", ylabel="epsilon", ylim=(-0.02, 1.02))
     return figure
 
 
-def draw_difficulty(pairs: Sequence[Mapping[str, Any]]) -> Any:
+def draw_difficulty(pairs: Sequence[CurvePair]) -> Any:
     """Base rank and base loss of every pair against the k that reached it; not reached on the right."""
     figure = new_figure(8.0, 3.6)
     left, right = figure.subplots(1, 2)
     jitter = random.Random(0)
-    longest = max((pair["k"] for pair in pairs if pair["k"] is not None), default=0)
-    for method in dict.fromkeys(pair["method"] if pair["k"] is not None else "" for pair in pairs):
-        chosen = [p for p in pairs if (p["method"] if p["k"] is not None else "") == method]
-        chosen = [p for p in chosen if p["base_loss"] is not None]
-        places = [(longest + 1 if p["k"] is None else p["k"]) + jitter.uniform(-0.22, 0.22) for p in chosen]
+    longest = max((pair.result.k for pair in pairs if pair.result.k is not None), default=0)
+    for method in dict.fromkeys(_solver(pair) for pair in pairs):
+        chosen = [pair.result for pair in pairs if _solver(pair) == method and pair.base_loss is not None]
+        places = [(longest + 1 if r.k is None else r.k) + jitter.uniform(-0.22, 0.22) for r in chosen]
         own = style_of(method) if method else _NOT_REACHED
         style = {
             "color": own.colour,
@@ -115,8 +115,8 @@ def draw_difficulty(pairs: Sequence[Mapping[str, Any]]) -> Any:
             "s": 18,
             "alpha": 0.8,
         }
-        left.scatter(places, [p["base_rank"] + 1 for p in chosen], **style)
-        right.scatter(places, [p["base_loss"] for p in chosen], **style)
+        left.scatter(places, [result.base_rank + 1 for result in chosen], **style)
+        right.scatter(places, [result.base_loss for result in chosen], **style)
     left.set_yscale("log")
     left.set(xlabel="k", ylabel="base rank + 1")
     right.set(xlabel="k", ylabel="base loss, nats")
@@ -125,6 +125,11 @@ def draw_difficulty(pairs: Sequence[Mapping[str, Any]]) -> Any:
     handles, labels = left.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=6, frameon=False, fontsize=8)
     return figure
+
+
+def _solver(pair: CurvePair) -> str:
+    """The method that solved a pair; empty where none did."""
+    return pair.result.method if pair.result.k is not None else ""
 
 
 def draw_reached(found: Mapping[str, Any]) -> Any:

@@ -1,4 +1,4 @@
-"""What a curve needs from outside, looked at before its folder is made, and the work that it means."""
+"""Checks before a curve's folder is made, and an estimate of its work."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from llmctl.reach.curves.states import draw_targets, read_plan, read_states
 
 
 def check_curve(recipe: CurveRecipe) -> None:
-    """Find mistakes that would otherwise stop a run after its folder was made.
+    """Find mistakes before a run's folder is made.
 
     Raises:
         UserError: The model, an adapter or a file is missing, there are too few states, or no token is

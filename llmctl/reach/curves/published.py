@@ -1,6 +1,6 @@
 """Read the result files that Magic Words published (arXiv 2310.04444), to draw them beside one's own.
 
-One row a pair: question (the state) and answer (the target) as text and ids, base_loss, search_method
+One row per pair: question (the state) and answer (the target) as text and ids, base_loss, search_method
 ("base" or "None_" for k = 0, "greedy", "gcg"), best_prompt and its ids, prompt_length, prompted_loss,
 prompt_correct. Some files have more columns, lengths as floats, or a bare id where others have a list.
 """

@@ -1,7 +1,7 @@
 """Does a witness hold elsewhere: in another dtype, with an adapter merged, on another engine?
 
 A witness is checked alone on the model that it was found with. Where its margin is thin, other arithmetic
-may order the logits another way; a witness that holds in one place and not in another is fragile.
+may order the logits differently; a witness that holds in one place and not in another is fragile.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def recheck(
     *,
     where: str | None = None,
 ) -> list[Recheck]:
-    """Ask another model of transformers, by greedy decoding of each witness alone and without a cache.
+    """Check witnesses on another model of transformers: greedy decoding of each alone, without a cache.
 
     Args:
         results: Of `solve`; those without a witness are left out.
@@ -83,11 +83,11 @@ def recheck_with_sampler(
     *,
     where: str | None = None,
 ) -> list[Recheck]:
-    """Ask another engine, from token ids, and batched as that engine does.
+    """Check witnesses on another engine, from token ids, batched as that engine does.
 
     Args:
         results: As in `recheck`.
-        sampler: Of the same model; "vllm" or "transformers".
+        sampler: A sampler of the same model; "vllm" or "transformers".
         tokenizer: Lays out older records that do not hold their prompt.
         where: What to call this place; None names engine, dtype and adapter.
 
@@ -141,7 +141,7 @@ def _prompt(result: Result, tokenizer: PreTrainedTokenizerBase | None) -> list[i
         result.target_ids,
         position="before" if result.position == "before" else "after",
     )
-    size = max((*result.state_ids, *result.target_ids)) + 1  # the model that is asked checks its own
+    size = max((*result.state_ids, *result.target_ids)) + 1  # the model that runs it checks its own
     return lay_out(problem, tokenizer, vocabulary=size).prompt(result.control_ids)
 
 

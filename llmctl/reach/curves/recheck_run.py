@@ -1,4 +1,4 @@
-"""Ask the witnesses of a curve again elsewhere; each answer is a line of a journal."""
+"""Check the witnesses of a curve again elsewhere; each outcome is one line of a journal."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ _PART = 32  # witnesses between two looks at the journal
 
 
 def recheck_curve(run: Run, recipe: CurveRecipe, results: Sequence[Result], *, quiet: bool = False) -> None:
-    """Ask every witness again in every place that the recipe names.
+    """Check every witness again in every place that the recipe names.
 
     Args:
         run: Open; its journal `rechecks` is filled.
         recipe: Resolved.
-        results: Of the curve; those without a witness are left out.
-        quiet: No progress.
+        results: The results of the curve; those without a witness are left out.
+        quiet: Show no progress.
 
     Raises:
-        UserError: A place cannot be had, e.g. vLLM is not installed.
+        UserError: A place is not available, e.g. vLLM is not installed.
     """
     book = run.journal(RECHECKS)
     for place in recipe.recheck:
         missing = [r for r in results if r.is_reached and f"{place}|{r.id}" not in book]
         if not missing:
             continue
-        asker = _Asker(recipe, place)
+        checker = _Checker(recipe, place)
         try:
             done = sum(r.is_reached for r in results) - len(missing)
             with progress(
                 done + len(missing), f"recheck {place}", "witnesses", done=done, quiet=quiet
             ) as bar:
                 for start in range(0, len(missing), _PART):
-                    for entry in asker.ask(missing[start : start + _PART]):
+                    for entry in checker.check(missing[start : start + _PART]):
                         book.append(f"{place}|{entry.id}", {**entry.to_dict(), "place": place})
                         bar.advance()
         finally:
-            asker.close()
+            checker.close()
 
 
 def recheck_marks(run: Run) -> dict[str, dict[str, bool]]:
@@ -56,7 +56,7 @@ def recheck_marks(run: Run) -> dict[str, dict[str, bool]]:
     return dict(marks)
 
 
-class _Asker:
+class _Checker:
     """A model in another dtype, or a sampler of vLLM."""
 
     def __init__(self, recipe: CurveRecipe, place: str) -> None:
@@ -69,8 +69,8 @@ class _Asker:
         options = {**recipe.load.options(), "dtype": place}
         self._loaded = load(recipe.model, adapter=recipe.adapter, **options)
 
-    def ask(self, results: Sequence[Result]) -> list[Recheck]:
-        """One answer for each witness."""
+    def check(self, results: Sequence[Result]) -> list[Recheck]:
+        """One outcome for each witness."""
         if self._sampler is not None:
             return recheck_with_sampler(results, self._sampler)
         return recheck(results, self._loaded.model, self._loaded.tokenizer)

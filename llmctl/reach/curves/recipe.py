@@ -18,7 +18,7 @@ class StateSettings(Recipe):
     """Where the states come from."""
 
     path: Path | None = None
-    """JSONL (a state and what follows it, a line), or a text file that excerpts are cut from. null: a
+    """A JSONL file (per line a state and what follows it), or a text file that is cut into excerpts. null: a
     passage that comes with llmctl."""
     pairs: Path | None = None
     """Instead: pairs.jsonl of another curve, whose states and targets are taken over as they are."""
@@ -35,7 +35,7 @@ class StateSettings(Recipe):
 
 
 class TargetSettings(Recipe):
-    """Which outputs are asked for at each state."""
+    """Which target outputs are tried at each state."""
 
     draw: Literal["next", "top", "vocabulary", "ranks"] = "next"
     """The true next token; the most likely ones; tokens drawn uniformly from the vocabulary; or one from
@@ -56,7 +56,7 @@ class CurveControlSettings(ControlRules):
 
 
 class CurveSearchSettings(Recipe):
-    """How controls are looked for."""
+    """How controls are searched for."""
 
     schedule: str = "default"
     """llmctl's own schedule ("default"), the paper's ("published"), or one search method at every k, by its
@@ -126,11 +126,11 @@ class CurveSettings(Recipe):
     controls: CurveControlSettings = CurveControlSettings()
     """What a control may be."""
     search: CurveSearchSettings = CurveSearchSettings()
-    """How it is looked for."""
+    """How it is searched for."""
     baseline: Literal["random", "none"] = "random"
     """Random controls with as many tokens through the model as the search spent on the same pair."""
     recheck: tuple[Literal["float32", "bfloat16", "float16", "vllm"], ...] = ()
-    """Where witnesses are asked again: in another dtype, or on vLLM."""
+    """Where witnesses are checked again: in another dtype, or on vLLM."""
     keep_paths: bool = False
     """Keep every step of every search in pairs.jsonl."""
 
@@ -192,7 +192,7 @@ def read_curve_recipe(folder: Path) -> CurveRecipe:
     path = folder / "recipe.yaml"
     if not path.is_file():
         raise UserError(f"{folder} is no run: give the folder of a finished `llmctl reach curve`")
-    content = read_recipe_file(path)
+    content = read_recipe_file(path, is_link_allowed=False)
     if (kind := content.pop("kind", None)) != CurveRecipe.kind:
         raise UserError(f"{folder} is a run of kind {kind!r}, but one of kind {CurveRecipe.kind!r} is needed")
     return parse_recipe(CurveRecipe, content, str(path))

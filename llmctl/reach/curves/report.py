@@ -8,9 +8,9 @@ from typing import Any
 from llmctl.reach.curves.known import KnownCurve, known_curve
 from llmctl.reach.curves.plots import draw_difficulty, draw_epsilon, draw_tokens
 from llmctl.reach.curves.recipe import CurveRecipe
+from llmctl.reach.curves.records import CurvePair
 from llmctl.runs import Run, Section, Table, save_figure, write_report
 
-Record = Mapping[str, Any]
 _TARGETS = {
     "next": "true next tokens",
     "top": "the most likely next tokens",
@@ -20,9 +20,9 @@ _TARGETS = {
 
 
 def write_curve_report(
-    run: Run, recipe: CurveRecipe, metrics: Mapping[str, Any], pairs: Sequence[Record]
+    run: Run, recipe: CurveRecipe, metrics: Mapping[str, Any], pairs: Sequence[CurvePair]
 ) -> None:
-    """Write report.md and report.html, with figures."""
+    """Write report.md and report.html, with plots."""
     others = [known_curve(source) for source in recipe.beside]
     epsilon = save_figure(
         draw_epsilon(metrics, others),
@@ -31,7 +31,7 @@ def write_curve_report(
         "Above: epsilon by control length, 95 % intervals clustered by state. Below: pairs newly reached, by "
         "the method that reached them.",
     )
-    tokens = save_figure(draw_tokens(metrics), run, "tokens", "Epsilon by tokens spent on a pair.")
+    tokens = save_figure(draw_tokens(metrics), run, "tokens", "Epsilon by tokens spent per pair.")
     difficulty = save_figure(
         draw_difficulty(pairs), run, "difficulty", "Base rank and base loss of each pair by the k it needed."
     )
@@ -45,7 +45,7 @@ def write_curve_report(
 
 
 def epsilon_table(metrics: Mapping[str, Any], others: Sequence[KnownCurve]) -> Table:
-    """Epsilon by k: own with both intervals, by method, the baseline, other curves."""
+    """Epsilon by k with both intervals, the methods, the random baseline and other curves."""
     baseline = metrics.get("baseline", {}).get("epsilon", {})
     columns = ["k", "epsilon, clustered by state", "Wilson", "newly reached by"]
     columns += ["random, same cost"] if baseline else []
@@ -71,7 +71,7 @@ def epsilon_table(metrics: Mapping[str, Any], others: Sequence[KnownCurve]) -> T
 
 
 def sentences(recipe: CurveRecipe, metrics: Mapping[str, Any]) -> list[str]:
-    """What the curve says, in words."""
+    """What the curve shows, in sentences."""
     verdicts = metrics["verdicts"]
     said = [
         f"Of {metrics['pairs']} pairs {verdicts.get('reached', 0)} were reached, "
@@ -88,7 +88,7 @@ def sentences(recipe: CurveRecipe, metrics: Mapping[str, Any]) -> list[str]:
             + ("; the others hold as token ids only." if texts["yes"] < texts["of"] else ".")
         )
     said += [
-        f"Asked again on {place}, {entry['holds']} of {entry['of']} witnesses hold"
+        f"Checked again on {place}, {entry['holds']} of {entry['of']} witnesses hold"
         + ("; the others are fragile." if entry["holds"] < entry["of"] else ".")
         for place, entry in metrics["rechecks"].items()
     ]
@@ -103,8 +103,8 @@ def sentences(recipe: CurveRecipe, metrics: Mapping[str, Any]) -> list[str]:
         )
     if recipe.beside:
         said.append(
-            "Other curves rest on other states, tokenizers and schedules, so they show what is usual rather "
-            "than which model is more controllable. Published intervals take pairs for independent."
+            "Other curves use other states, tokenizers and schedules, so they show what is usual rather "
+            "than which model is more controllable. Published intervals treat pairs as independent."
         )
     return said
 
@@ -143,42 +143,43 @@ def cost_table(metrics: Mapping[str, Any]) -> Table:
     ]
     if "baseline" in metrics:
         rows.append(["forward tokens of the random baseline", metrics["baseline"]["forward_tokens"]])
-    rows.append(["seconds, loading aside", metrics["seconds"]])
+    rows.append(["seconds, without loading", metrics["seconds"]])
     return Table(["what", "amount"], rows)
 
 
-def witness_table(pairs: Sequence[Record], count: int = 12) -> Table:
+def witness_table(pairs: Sequence[CurvePair], count: int = 12) -> Table:
     """Reached pairs, the hardest first."""
-    found = sorted((p for p in pairs if p["k"]), key=lambda p: (-p["k"], -p["base_rank"]))[:count]
+    reached = (pair.result for pair in pairs if pair.result.k)
+    found = sorted(reached, key=lambda result: (-(result.k or 0), -result.base_rank))[:count]
     rows = [
         [
-            pair["id"],
-            repr(pair["state_text"])[-60:],
-            repr(pair["target_text"]),
-            pair["k"],
-            repr(pair["control_text"]),
-            pair["method"],
-            pair["base_rank"],
-            "yes" if pair["roundtrips"] else "ids only",
+            result.id,
+            repr(result.state_text)[-60:],
+            repr(result.target_text),
+            result.k,
+            repr(result.control_text),
+            result.method,
+            result.base_rank,
+            "yes" if result.roundtrips else "ids only",
         ]
-        for pair in found
+        for result in found
     ]
     columns = ["pair", "state", "target", "k", "control", "by", "base rank", "holds as text"]
     return Table(columns, rows, "The hardest pairs that were reached.")
 
 
-def unreached_table(pairs: Sequence[Record], count: int = 12) -> Table:
+def unreached_table(pairs: Sequence[CurvePair], count: int = 12) -> Table:
     """Pairs without a witness, with the best control found."""
-    found = [pair for pair in pairs if pair["k"] is None][:count]
+    found = [pair for pair in pairs if pair.result.k is None][:count]
     rows = [
         [
-            pair["id"],
-            repr(pair["state_text"])[-60:],
-            repr(pair["target_text"]),
-            pair["verdict"],
-            pair["base_rank"],
-            pair["base_loss"],
-            pair["loss"],
+            pair.result.id,
+            repr(pair.result.state_text)[-60:],
+            repr(pair.result.target_text),
+            pair.result.verdict,
+            pair.result.base_rank,
+            pair.base_loss,
+            pair.loss,
         ]
         for pair in found
     ]
@@ -187,9 +188,9 @@ def unreached_table(pairs: Sequence[Record], count: int = 12) -> Table:
 
 
 def frequent_table(metrics: Mapping[str, Any]) -> Table:
-    """The tokens that witnesses hold most often."""
+    """The tokens that most witnesses hold."""
     rows = [[repr(entry["text"]), entry["token"], entry["pairs"]] for entry in metrics["frequent_tokens"]]
-    return Table(["token", "id", "pairs"], rows, "Most frequent control tokens; a pair counts a token once.")
+    return Table(["token", "id", "pairs"], rows, "Most frequent control tokens, each counted once per pair.")
 
 
 def _show(point: Mapping[str, Any] | None) -> str | None:

@@ -1,4 +1,4 @@
-"""A curve as a run: plan the pairs, solve each, check the witnesses elsewhere, sum up.
+"""A curve as a run: plan the pairs, solve each, check the witnesses elsewhere, write metrics and report.
 
 The unit of work is a pair (with `at_once`, a batch of pairs; inside a shared scan, a chunk of it). What
 is in the journal is never done again.
@@ -14,10 +14,12 @@ from typing import Any
 from llmctl.errors import UserError
 from llmctl.models.description import fingerprints
 from llmctl.models.loading import load
+from llmctl.reach.curves.epsilon import Pair
 from llmctl.reach.curves.metrics import curve_metrics
 from llmctl.reach.curves.plan import plan_pairs, problem_at, problem_template, search_plan
 from llmctl.reach.curves.recheck_run import recheck_curve, recheck_marks
 from llmctl.reach.curves.recipe import CurveRecipe
+from llmctl.reach.curves.records import CurvePair
 from llmctl.reach.curves.report import write_curve_report
 from llmctl.reach.curves.states import PlannedState
 from llmctl.reach.problem import lay_out
@@ -42,7 +44,7 @@ def run_curve(run: Run, recipe: CurveRecipe, *, quiet: bool = False) -> dict[str
     Args:
         run: Open, with this recipe.
         recipe: Resolved.
-        quiet: No progress.
+        quiet: Show no progress.
 
     Returns:
         What `metrics.json` holds.
@@ -53,7 +55,7 @@ def run_curve(run: Run, recipe: CurveRecipe, *, quiet: bool = False) -> dict[str
     run.pin(**fingerprints(recipe.model, recipe.adapter))
     CurveSearcher(run, recipe, quiet).run_all()
     if recipe.recheck:
-        results = [Result.from_dict(_plain(pair)) for pair in read_pairs(run, PAIRS)]
+        results = [CurvePair.from_dict(record).result for record in read_pairs(run, PAIRS)]
         recheck_curve(run, recipe, results, quiet=quiet)
     return finish_curve(run, recipe)
 
@@ -61,12 +63,14 @@ def run_curve(run: Run, recipe: CurveRecipe, *, quiet: bool = False) -> dict[str
 def finish_curve(run: Run, recipe: CurveRecipe) -> dict[str, Any]:
     """Write `pairs.jsonl`, `metrics.json` and the report from the journals."""
     marks = recheck_marks(run) if recipe.recheck else {}
-    pairs = [
-        {**pair, "rechecks": marks[pair["id"]]} if pair["id"] in marks else pair
-        for pair in read_pairs(run, PAIRS)
+    records = [
+        {**record, "rechecks": marks[record["id"]]} if record["id"] in marks else record
+        for record in read_pairs(run, PAIRS)
     ]
-    baseline = read_pairs(run, BASELINE) if recipe.baseline == "random" else []
-    run.write_text("pairs.jsonl", "".join(f"{to_json(pair)}\n" for pair in pairs))
+    run.write_text("pairs.jsonl", "".join(f"{to_json(record)}\n" for record in records))
+    pairs = [CurvePair.from_dict(record) for record in records]
+    random = read_pairs(run, BASELINE) if recipe.baseline == "random" else []
+    baseline = [Pair.from_result(record) for record in random]
     metrics = curve_metrics(recipe, pairs, baseline, total_seconds(run))
     run.write_metrics(metrics)
     write_curve_report(run, recipe, metrics, pairs)
@@ -75,13 +79,13 @@ def finish_curve(run: Run, recipe: CurveRecipe) -> dict[str, Any]:
 
 def read_pairs(run: Run, name: str) -> list[dict[str, Any]]:
     """The records of a journal of pairs, in the order of the plan."""
-    found = [{k: v for k, v in line.items() if k != "key"} for line in run.journal(name)]
+    found = [without_key(line) for line in run.journal(name)]
     return sorted(found, key=lambda pair: tuple(map(int, pair["id"].split("/"))))
 
 
-def _plain(pair: Mapping[str, Any]) -> dict[str, Any]:
-    """A pair without what only a curve's record has."""
-    return {key: value for key, value in pair.items() if key not in ("control_tokens", "rechecks")}
+def without_key(line: Mapping[str, Any]) -> dict[str, Any]:
+    """The record that a line of a journal holds under its key."""
+    return {name: value for name, value in line.items() if name != "key"}
 
 
 class CurveSearcher:
@@ -192,9 +196,7 @@ class CurveSearcher:
         mine = f"{state.number}:"
         has_begun = any(key.startswith(mine) for key in book.keys)
         chunks = [
-            ScanChunk.from_dict({k: v for k, v in line.items() if k != "key"})
-            for line in (book if has_begun else ())
-            if line["key"].startswith(mine)
+            ScanChunk.from_dict(line) for line in (book if has_begun else ()) if line["key"].startswith(mine)
         ]
         done = sum(len(chunk.emitted) for chunk in chunks)
         for chunk in scan.chunks(done):
@@ -205,7 +207,7 @@ class CurveSearcher:
         return scan.finish(chunks)
 
     def _match(self, group: Sequence[tuple[PlannedState, int]], bar: Progress) -> None:
-        """Random controls for what the search of each pair has cost."""
+        """Random controls, for as many tokens as the search of each pair took."""
         for state, place in group:
             name = state.pair_ids[place]
             if name in self.baseline:

@@ -5,14 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from llmctl.reach.curves.compare import (
-    CompareRecipe,
-    check_comparison,
-    comparison_sentences,
-    comparison_table,
-    estimate_comparison,
-    run_comparison,
-)
+from llmctl.reach.curves.compare import check_comparison, estimate_comparison, run_comparison
+from llmctl.reach.curves.compare_recipe import CurveComparisonRecipe
+from llmctl.reach.curves.compare_records import CurveComparison
+from llmctl.reach.curves.compare_report import comparison_sentences, comparison_table
 from llmctl.reach.curves.known import known_curve
 from llmctl.reach.curves.preflight import check_curve, estimate_work
 from llmctl.reach.curves.recipe import CurveRecipe
@@ -35,13 +31,15 @@ def show_curve(run: Run, recipe: CurveRecipe, metrics: dict[str, Any]) -> Iterat
     yield f"report: {run.folder / 'report.html'}"
 
 
-def show_comparison(found: dict[str, Any]) -> Iterator[Table | str]:
+def show_comparison(found: CurveComparison) -> Iterator[Table | str]:
     """The paired differences, and what they show."""
     yield comparison_table(found)
     yield from (f"- {sentence}" for sentence in comparison_sentences(found))
 
 
-def show_compare_run(run: Run, recipe: CompareRecipe, found: dict[str, Any]) -> Iterator[Table | str]:
+def show_compare_run(
+    run: Run, recipe: CurveComparisonRecipe, found: CurveComparison
+) -> Iterator[Table | str]:
     """The paired differences, what they show, and where the report is."""
     yield from show_comparison(found)
     yield f"report: {run.folder / 'report.html'}"
@@ -54,8 +52,8 @@ CURVE_RUN: RunSpec[CurveRecipe, None, dict[str, Any]] = RunSpec(
     execute=execute_curve,
     show=show_curve,
 )
-COMPARE_RUN: RunSpec[CompareRecipe, None, dict[str, Any]] = RunSpec(
-    recipe=CompareRecipe,
+COMPARE_RUN: RunSpec[CurveComparisonRecipe, None, CurveComparison] = RunSpec(
+    recipe=CurveComparisonRecipe,
     preflight=check_comparison,
     estimate=estimate_comparison,
     execute=lambda run, recipe, checked, quiet: run_comparison(run, recipe, quiet=quiet),

@@ -1,4 +1,4 @@
-"""Which pairs a curve asks about: states from a file or a text, and targets for each of them.
+"""The pairs of a curve: states from a file or a text, and targets for each of them.
 
 Everything is drawn once, by seed, before the first search: the plan of a curve. Two curves with the same
 plan can be compared pair by pair.
@@ -25,12 +25,12 @@ Ids = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class State:
+class SourceState:
     """A state, and what really follows it."""
 
     number: int  # its place in the file, or of the excerpt; the same for any choice of states
     ids: Ids
-    next_ids: Ids  # empty where nobody knows
+    next_ids: Ids  # empty where it is not known
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,12 @@ class PlannedState:
         return tuple(f"{self.number}/{place}" for place in range(len(self.targets)))
 
 
-def read_states(settings: StateSettings, tokenizer: PreTrainedTokenizerBase) -> list[State]:
+def read_states(settings: StateSettings, tokenizer: PreTrainedTokenizerBase) -> list[SourceState]:
     """The states of a recipe, in their order in the file.
 
     Raises:
         UserError: No such file, a line that is no state (named by its number), a text too short, or fewer
-            states than are asked for.
+            states than the recipe needs.
     """
     if settings.path is None:
         found = list(_excerpts(PASSAGE, settings, tokenizer))
@@ -84,7 +84,9 @@ def _read(path: Path) -> str:
             raise UserError(f"{path} is not UTF-8 text: save it as UTF-8") from error
 
 
-def _excerpts(text: str, settings: StateSettings, tokenizer: PreTrainedTokenizerBase) -> Iterator[State]:
+def _excerpts(
+    text: str, settings: StateSettings, tokenizer: PreTrainedTokenizerBase
+) -> Iterator[SourceState]:
     """Cut a text into excerpts of the wanted lengths, one after the other, each with what follows it."""
     if not settings.lengths or min(settings.lengths) < 1:
         raise UserError(
@@ -95,11 +97,11 @@ def _excerpts(text: str, settings: StateSettings, tokenizer: PreTrainedTokenizer
     start = number = 0
     while start + (length := settings.lengths[number % len(settings.lengths)]) < len(ids):
         stop = start + length
-        yield State(number, ids[start:stop], ids[stop : stop + max(settings.lengths)])
+        yield SourceState(number, ids[start:stop], ids[stop : stop + max(settings.lengths)])
         start, number = stop, number + 1
 
 
-def _lines(path: Path, settings: StateSettings, tokenizer: PreTrainedTokenizerBase) -> Iterator[State]:
+def _lines(path: Path, settings: StateSettings, tokenizer: PreTrainedTokenizerBase) -> Iterator[SourceState]:
     for number, line in enumerate(_read(path).splitlines(), 1):
         if not line.strip():
             continue
@@ -112,7 +114,7 @@ def _lines(path: Path, settings: StateSettings, tokenizer: PreTrainedTokenizerBa
             )
         if not isinstance(following, str):
             raise UserError(f"{path}, line {number}: {settings.next_key!r} is {following!r:.40}, no text")
-        yield State(
+        yield SourceState(
             number,
             tuple(tokenizer.encode(state, add_special_tokens=False)),
             tuple(tokenizer.encode(following, add_special_tokens=False)) if following else (),
@@ -135,7 +137,7 @@ def parse_line(line: str, where: str) -> dict[str, Any]:
 
 
 def draw_targets(
-    state: State, settings: TargetSettings, vocabulary: int, order: Sequence[int] | None
+    state: SourceState, settings: TargetSettings, vocabulary: int, order: Sequence[int] | None
 ) -> tuple[Ids, ...]:
     """The targets of one state.
 
@@ -182,7 +184,7 @@ def read_plan(path: Path, tokenizer: PreTrainedTokenizerBase, count: int) -> lis
     tokenizer can write.
 
     Raises:
-        UserError: No such file, or a line is no pair.
+        UserError: There is no such file, or a line is no pair.
     """
     rows = []
     for number, line in enumerate(_read(path).splitlines(), 1):

@@ -1,4 +1,4 @@
-"""A reachable set as a command: with a folder it resumes inside the scan and leaves figures and a report."""
+"""A reachable set as a command: with a folder it resumes inside the scan and writes plots and a report."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def find_set(
         recipe: Resolved.
         folder: A run's folder to keep it in, and to go on in; None keeps nothing.
         fresh: Start the folder over.
-        quiet: No progress.
+        quiet: Show no progress.
 
     Returns:
         `ReachableSet.to_dict` with `state_text` and every witness as text.
@@ -97,7 +97,7 @@ def _find(recipe: SetRecipe, run: Run | None, quiet: bool) -> dict[str, Any]:
         forwards=recipe.exploration.forwards, strategy=recipe.exploration.strategy, seed=recipe.seed
     )
     book = None if run is None else run.journal("scan")
-    done = [ScanChunk.from_dict({k: v for k, v in line.items() if k != "key"}) for line in book or ()]
+    done = [ScanChunk.from_dict(line) for line in book or ()]
 
     def keep(chunk: ScanChunk) -> None:
         if book is not None:

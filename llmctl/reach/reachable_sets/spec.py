@@ -19,7 +19,7 @@ def check_set(recipe: SetRecipe) -> None:
 
 
 def estimate_set(recipe: SetRecipe) -> dict[str, Any]:
-    """Controls that are scored at most."""
+    """The most controls that are scored."""
     work: dict[str, Any] = {"controls scored for k = 1, at most": "all tokens of the vocabulary"}
     if recipe.k > 1:
         work[f"controls scored for k = 2 to {recipe.k}, at most"] = recipe.exploration.forwards

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from llmctl.reach.problem import Layout
-from llmctl.reach.scoring.scorer import BLANK, Meter, Scorer, reduce_logits
+from llmctl.reach.scoring.embeddings import blank_embedding
+from llmctl.reach.scoring.records import BLANK, Meter, reduce_logits
+from llmctl.reach.scoring.runner import Room, RowRunner
+from llmctl.reach.scoring.scorer import Scorer, refuse_not_finite
 
 # One call of the model costs about as much as this many tokens more in a batch (135M parameters, CPU).
 _CALL_TOKENS = 64
@@ -45,12 +49,13 @@ class PairBatch:
         """
         self.model, self.layouts = model, layouts
         self.meter = meter if meter is not None else Meter()
+        self._runner = RowRunner(model, self.meter)
         self._scorers: dict[int, Scorer] = {}
 
     def scorer(self, row: int) -> Scorer:
         """The scorer of one pair alone."""
         if row not in self._scorers:
-            self._scorers[row] = Scorer(self.model, self.layouts[row], meter=self.meter)
+            self._scorers[row] = Scorer(self.model, self.layouts[row], runner=self._runner)
         return self._scorers[row]
 
     def score(self, controls: Tensor, base: Tensor | None = None) -> PairTable:
@@ -87,8 +92,8 @@ class PairBatch:
         slope = torch.zeros(len(control), weight.shape[1], device=weight.device)
         for stack in _stacks(self.layouts, range(len(self.layouts))):
             rows = max(_GRADIENT_TOKENS // stack.length(len(control)), 1)
-            for part in stack.split(rows):
-                slope += self._slope(part, control)
+            for _, part in self._runner.batches(len(stack.rows), rows, partial(self._slope, stack, control)):
+                slope += part
         with torch.no_grad():
             return (slope / len(self.layouts)) @ weight.float().T
 
@@ -104,14 +109,22 @@ class PairBatch:
         pair = torch.arange(len(ids)).repeat_interleave(count)  # (P * N,)
         control = torch.arange(count).repeat(len(ids))
         where = torch.tensor(stack.rows)[pair]
-        runner = self.scorer(stack.rows[0])
-        for part, logits in runner.run_rows(rows.flatten(0, 1), stack.kept()):
+        flat = rows.flatten(0, 1)
+
+        def run(part: slice) -> Tensor:
+            ids = flat[part].to(self.model.device)
+            check = partial(refuse_not_finite, ids)
+            return self._runner.forward(input_ids=ids, keep=stack.kept(), check=check)
+
+        fitting = self._runner.rows(Room(flat.shape[1], stack.kept()))
+        for part, logits in self._runner.batches(len(flat), fitting, run):
             found = stack.reduce(logits, pair[part])
             for table, values in zip((loss, is_hit, margin), found, strict=True):
                 table[where[part], control[part]] = values.to("cpu", table.dtype)
 
-    def _slope(self, stack: _Stack, control: Tensor) -> Tensor:
-        """(K, D) the sum over a stack's pairs of the gradient by the control's embeddings."""
+    def _slope(self, stack: _Stack, control: Tensor, part: slice) -> Tensor:
+        """(K, D) the sum over some of a stack's pairs of the gradient by the control's embeddings."""
+        stack = stack.part(part)
         table = self.model.get_input_embeddings()
         ids, columns = stack.ids(len(control))
         device = table.weight.device
@@ -120,17 +133,16 @@ class PairBatch:
         own = table(control.clamp(min=0).to(device)).detach()  # (K, D)
         if len(blanks := (control == BLANK).nonzero().flatten()):
             # Over all tokens, since the embedding of a padding token may be zero.
-            scale = embeds.norm() / table.weight[ids.to(device)].norm()
-            own[blanks.to(device)] = (table.weight.detach().mean(0) * scale).to(own.dtype)
+            own[blanks.to(device)] = blank_embedding(self.model, embeds, ids.to(device)).to(own.dtype)
         own.requires_grad_(True)
         with torch.enable_grad():
             index = columns.to(device)[..., None].expand(-1, -1, embeds.shape[2])
             inputs = embeds.scatter(1, index, own[None].expand(index.shape))
-            logits = self.model(inputs_embeds=inputs, use_cache=False, logits_to_keep=stack.kept()).logits
-            losses, _, _ = stack.reduce(logits, torch.arange(len(ids)))
-            (slope,) = torch.autograd.grad(losses.sum(), own)
-        self.meter.add(len(ids), ids.numel())
-        self.meter.backward_tokens += ids.numel()
+
+        def loss_of(logits: Tensor) -> Tensor:
+            return stack.reduce(logits, torch.arange(len(ids)))[0]
+
+        slope, _ = self._runner.gradient(own, loss_of, keep=stack.kept(), inputs_embeds=inputs)
         return slope.float()
 
 
@@ -158,10 +170,9 @@ class _Stack:
         """Positions at the end of a row whose logits are needed."""
         return self._rest - self._first + 1
 
-    def split(self, count: int) -> Iterator[_Stack]:
-        """Stacks of `count` pairs at most."""
-        for start in range(0, len(self.rows), count):
-            yield _Stack(self._all, self.rows[start : start + count])
+    def part(self, rows: slice) -> _Stack:
+        """A stack of some of these pairs."""
+        return _Stack(self._all, self.rows[rows])
 
     def ids(self, k: int) -> tuple[Tensor, Tensor]:
         """(P, T) rows with room for a control, and the columns (P, k) where it goes."""

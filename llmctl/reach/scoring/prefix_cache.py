@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
+from llmctl.reach.scoring.runner import RowRunner
+
 Layers = list[tuple[Tensor, Tensor]]  # keys and values of each layer, (1, H, T, D)
 
 
@@ -19,12 +21,20 @@ class PrefixCache:
     own mask still hides what lies outside the window.
     """
 
-    def __init__(self, model: Any, count: Callable[[int], None]) -> None:
-        """`count` is called with the tokens that went through the model."""
-        self._model = model
-        self._count = count
+    def __init__(self, runner: RowRunner) -> None:
+        """`runner` runs the tokens of a prefix, and counts them."""
+        self._runner = runner
         self._ids: tuple[int, ...] = ()
         self._layers: Layers = []
+
+    def hold(self, prefix: Sequence[int]) -> int:
+        """Compute what is missing of a prefix.
+
+        Returns:
+            Bytes of the keys and values of one token; 0 where the prefix is empty.
+        """
+        self._compute(tuple(prefix))
+        return bytes_per_token(self._layers) if prefix else 0
 
     def expanded(self, prefix: Sequence[int], rows: int) -> DynamicCache:
         """A cache of `rows` equal rows that holds the prefix; the rows share memory until written."""
@@ -36,10 +46,8 @@ class PrefixCache:
         if shared == len(prefix):
             return
         cache: Any = _cache(self._layers, shared, 1) if shared else DynamicCache()
-        ids = torch.tensor([prefix[shared:]], device=self._model.device)
-        with torch.inference_mode():
-            self._model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        self._count(len(prefix) - shared)
+        ids = torch.tensor([prefix[shared:]], device=self._runner.model.device)
+        self._runner.forward(input_ids=ids, cache=cache, keep=1, sequences=0)
         self._layers = [(layer.keys, layer.values) for layer in cache.layers]
         self._ids = prefix
 
@@ -48,16 +56,25 @@ class PrefixCount:
     """What a `PrefixCache` would count, without a model."""
 
     def __init__(self, count: Callable[[int], None]) -> None:
-        """`count` is called with the tokens that are new."""
+        """`count` is called with the number of tokens that are new."""
         self._count = count
         self._ids: tuple[int, ...] = ()
 
     def note(self, prefix: tuple[int, ...]) -> None:
-        """Count what of a prefix is not at hand, and take it as at hand from now on."""
+        """Count what of a prefix is not known yet, and take it as known from now on."""
         shared = _common(prefix, self._ids)
         if shared < len(prefix):
             self._count(len(prefix) - shared)
             self._ids = prefix
+
+
+def bytes_per_token(layers: Layers) -> int:
+    """Bytes of the keys and values of one token, over all layers."""
+    return sum(
+        part.element_size() * part.shape[1] * part.shape[3]
+        for keys, values in layers
+        for part in (keys, values)
+    )
 
 
 def joined(prefixes: Sequence[Layers], index: Tensor) -> DynamicCache:

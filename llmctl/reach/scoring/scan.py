@@ -1,13 +1,13 @@
 """One scan of the vocabulary at a fixed state answers k = 1 for every target at once.
 
 What the model emits after each control of one token gives R_1(x0) exactly, a certificate of
-unreachability for every other token, and the best control for each target that is asked about. The
+unreachability for every other token, and the best control for each target of interest. The
 published code scans once for every target.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,7 @@ CHUNK = 1024  # controls between two points at which a scan can be resumed
 
 @dataclass(frozen=True)
 class ScanChunk:
-    """What a run of consecutive controls gave; a journal's line."""
+    """What consecutive controls of a scan gave; one line of a journal."""
 
     start: int  # place of the first control in the scan
     emitted: tuple[int, ...]  # the token after each control; -1 where the control did not survive
@@ -42,10 +42,12 @@ class ScanChunk:
         return {key: list(value) if isinstance(value, tuple) else value for key, value in vars(self).items()}
 
     @classmethod
-    def from_dict(cls, entry: dict[str, Any]) -> ScanChunk:
-        """Read back what `to_dict` wrote."""
+    def from_dict(cls, entry: Mapping[str, Any]) -> ScanChunk:
+        """Read back what `to_dict` wrote, or the line of a journal that holds it."""
         fields: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in entry.items()
+            if key != "key"
         }
         return cls(**fields)
 
@@ -100,7 +102,7 @@ class StateScan:
             problem: The state, its position and what a control may hold; its target is not read.
             targets: Token ids whose best control and base rank are wanted.
             meter: Where to count; None starts a fresh one.
-            max_k: The longest control that will be asked for after the scan; the context must hold it.
+            max_k: The longest control that will be tried after the scan; the context must hold it.
             chunk: Controls between two points at which the scan can be resumed; None is `CHUNK`.
 
         Raises:

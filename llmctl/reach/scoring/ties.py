@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-# A batch may round a near tie the other way than a lone pass does: rows this close are asked alone.
+# A batch may order a near tie differently from a lone pass: rows this close are evaluated again, alone.
 _TIE = {torch.float32: 1e-3, torch.float64: 1e-6}
 _TIE_HALF = 0.25  # bfloat16 and float16: two steps of bfloat16 at logits around 16
 

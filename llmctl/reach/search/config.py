@@ -22,7 +22,8 @@ class Phase:
     steps: int = 1
     """Number of steps at most; a step of GCG is one gradient and its candidates."""
     top_k: int = 128
-    """Number of tokens that the gradient proposes per position (GCG)."""
+    """Number of tokens that the gradient proposes per position (GCG). A starting point that is used again
+    proposes twice, three times ... as many."""
     swaps: int = 1
     """Number of positions changed at once at most (GCG); 1 is the published method."""
     buffer: int = 1
@@ -32,7 +33,13 @@ class Phase:
     stop_early: bool = True
     """Stop at the first checked hit. The published code does not."""
     keep_best: bool = True
-    """Go on from the best control so far (GCG). The published code goes on from the last step's."""
+    """Go on from the best control so far, and restart where nothing gets better, until the budget is spent
+    (GCG). The published code goes on from the last step's control."""
+    patience: int = 6
+    """Number of steps without a better control before the search restarts (GCG with `keep_best`)."""
+    uniform: float = 0.0
+    """Share of the controls that is drawn uniformly at the end of the phase (GCG with `keep_best`). Draws
+    without a hit bound the density of hits."""
     ordered: bool = True
     """Try first what the gradient favours (scan, greedy), or take candidates in its order instead of at
     random (GCG)."""
@@ -46,7 +53,9 @@ class Phase:
                 f"method {self.method} has k = {self.k}, but it exhausts k = {method.max_k} only: "
                 "use another method, such as greedy or beam"
             )
-        for name in ("steps", "top_k", "swaps", "buffer", "width"):
+        if not 0 <= self.uniform <= 1:
+            raise UserError(f"uniform is {self.uniform}, but a share from 0 to 1 is needed")
+        for name in ("steps", "top_k", "swaps", "buffer", "width", "patience"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}, but a phase needs at least 1")
         if self.candidates < 0 or (self.candidates == 0 and method.needs_candidates):

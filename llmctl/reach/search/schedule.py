@@ -9,8 +9,8 @@ from llmctl.reach.search.config import Phase, Schedule
 from llmctl.reach.search.methods.registry import METHODS
 
 DEFAULT, PUBLISHED = "default", "published"
-_EASY, _HARD = 3.0, 9.0  # nats
-_STEPS = 40  # gradient steps at the longest control of a hard target
+_STEPS_PER_TOKEN = 4  # gradient steps of the default schedule at control length k: this times k
+_GCG = {"candidates": 16, "top_k": 256, "swaps": 2, "buffer": 4, "patience": 6, "uniform": 1 / 16}
 
 
 def published(
@@ -59,31 +59,24 @@ def single(method: str, max_k: int, *, candidates: int = 128, steps: int = 8, se
     return Schedule(method, tuple(phases), shorten=False, seed=seed)
 
 
-def default(
-    max_k: int, base_loss: float, *, effort: float = 1.0, certify: bool = False, seed: int = 0
-) -> Schedule:
-    """GCG with many gradients and few candidates at rising k, sized by the base loss.
+def default(max_k: int, *, effort: float = 1.0, certify: bool = False, seed: int = 0) -> Schedule:
+    """At rising k, copies of the target and then GCG from the best start, sized by k and effort alone.
 
     A gradient costs about as much as three candidates and renews the order of all of them, so a few
-    candidates per gradient are enough. The number of steps grows steeply with k, because a short control
-    usually works at once or not at all. Targets with a low base loss usually need one or two tokens, those
-    with a high base loss rarely do (rank correlation of base loss and k about 0.5 in the published
-    results). Easy targets therefore get more steps at small k and fewer at the longest.
+    candidates per gradient are enough. Four steps per control token give k = 1 to 4 the shares .1 to .4 of
+    the budget. Neither the base loss nor `max_k` changes what a shorter length gets, so curves up to
+    different `max_k` agree where both have a value.
 
     Args:
         max_k: The longest control.
-        base_loss: Mean cross-entropy of the target after the state alone, in nats.
-        effort: Multiplies the number of steps.
+        effort: Multiplies the number of GCG steps at every k.
         certify: If max_k is 1 and nothing was found, scan all tokens for a certificate.
         seed: Seed for everything that the search draws.
     """
-    hardness = min(max((base_loss - _EASY) / (_HARD - _EASY), 0.0), 1.0)
     phases = []
     for k in range(1, max_k + 1):
-        weight = 0.6 + 0.4 * hardness if k == max_k else 2.0 - hardness
-        steps = max(2.0, _STEPS * (k / max_k) ** 4) * weight * effort
-        candidates = 16 if k == 1 else 12
-        phases.append(Phase("gcg", k, candidates=candidates, steps=max(round(steps), 1), top_k=64))
+        steps = max(round(_STEPS_PER_TOKEN * k * effort), 1)
+        phases += [Phase("copying", k), Phase("gcg", k, steps=steps, **_GCG)]  # type: ignore[arg-type]
     return Schedule(DEFAULT, tuple(phases), certify=certify, seed=seed)
 
 

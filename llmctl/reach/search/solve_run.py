@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -45,6 +44,7 @@ class SolveRun:
         self.layout = self.search.scorer.layout
         self.base_rank, self.base_loss = -1, float("nan")
         self.path: list[Step] = []
+        self.planned: dict[int, int] = {}
         self._known: torch.Tensor | None = None
 
     def events(self) -> Iterator[Step | Result]:
@@ -72,10 +72,11 @@ class SolveRun:
         yield self._base()
         if search.is_solved(0):
             return
-        plan = self.plan or partial(schedules.default, self.max_k)
+        plan = self.plan or schedules.default(self.max_k)
         planned = plan if isinstance(plan, Schedule) else plan(self.base_loss)
         self.schedule = planned
         search.generator.manual_seed(planned.seed)
+        self.planned = planned_by_k(search, planned, self.max_k)
         yield from self._take_over()
         for phase in planned.phases:
             if phase.k == 1 and search.has_exhausted_tokens():
@@ -105,7 +106,8 @@ class SolveRun:
         self.base_loss = float(scores.loss[0])
         is_near = float(scores.margin[0]) >= -self.search.tie
         is_hit = is_near and self.search.scorer.emits(self.layout.prompt(()))
-        self.search.best[0] = Best(torch.empty(0, dtype=torch.long), self.base_loss, is_hit, "base")
+        margin = float(scores.margin[0])
+        self.search.best[0] = Best(torch.empty(0, dtype=torch.long), self.base_loss, is_hit, "base", margin)
         return self.search.step("base", 0)
 
     def _shorten(self) -> Iterator[Step]:
@@ -115,7 +117,7 @@ class SolveRun:
         while k is not None and k > 1:
             control, method = search.best[k].control, search.best[k].method
             kept = ~torch.eye(k, dtype=torch.bool)  # row i leaves out token i
-            search.evaluate(control.expand(k, k)[kept].view(k, k - 1), method)
+            search.evaluate(control.expand(k, k)[kept].view(k, k - 1), method, is_planned=False)
             if not search.is_solved(k - 1):
                 return
             k -= 1
@@ -152,6 +154,11 @@ class SolveRun:
             base_loss=self.base_loss,
             loss=best.loss if best is not None else float("nan"),
             **dataclasses.asdict(search.meter),
+            margin=best.margin if best is not None else float("nan"),
+            planned=dict(self.planned),
+            spent=dict(sorted(search.spent.items())),
+            uniform_draws=dict(sorted(search.uniform.items())),
+            density_bound=_density_bound(search, certified, k),
             roundtrips=roundtrips,
             certified_k=certified,
             state_ids=self.layout.state_ids,
@@ -166,6 +173,31 @@ class SolveRun:
             id=self.problem.id,
             path=tuple(self.path),
         )
+
+
+def planned_by_k(search: Search, schedule: Schedule, max_k: int) -> dict[int, int]:
+    """Controls that the phases of a schedule score if no witness is found, by length."""
+    planned: dict[int, int] = {}
+    for phase in schedule.phases:
+        if phase.k <= max_k:
+            count = METHODS[phase.method].planned(search, phase)
+            planned[phase.k] = min(planned.get(phase.k, 0) + count, len(search.tokens) ** phase.k)
+    if schedule.certify and max_k == 1:
+        planned[1] = len(search.tokens)
+    return dict(sorted(planned.items()))
+
+
+def _density_bound(search: Search, certified: int | None, solved: int | None) -> dict[int, float]:
+    """By length without a witness: the share of controls that reach the target is at most this, at 95 %.
+
+    If a share p of the controls were hits, N uniform draws would all miss with probability (1 - p)^N, which
+    is below 5 % for p above 3 / N. A length that was tried in full holds no hit, and has no bound here.
+    """
+    return {
+        k: min(3 / count, 1.0)
+        for k, count in sorted(search.uniform.items())
+        if count and k > (certified or 0) and (solved is None or k < solved) and search.untried(k)
+    }
 
 
 def _closest(search: Search) -> Best | None:

@@ -8,12 +8,14 @@ import torch
 from torch import Tensor
 
 from llmctl.reach.result import Step
-from llmctl.reach.scoring.scorer import Meter, Scorer
+from llmctl.reach.scoring.records import ControlScoring, Meter
 from llmctl.reach.scoring.ties import tie_of
 from llmctl.reach.vocabulary import Pool
 
 # Early stopping looks for a hit after this many candidates: more waste tokens, fewer waste the device.
 _CHUNK = {"cpu": 32, "cuda": 256}
+# Up to here, all controls of a length are listed, to draw from those that were not tried yet.
+_FEW_CONTROLS, _MOST_LISTED = 4096, 2**20
 
 
 @dataclass(frozen=True)
@@ -24,18 +26,21 @@ class Best:
     loss: float
     is_hit: bool
     method: str
+    margin: float = float("nan")  # the target's logit minus the best other, the least over the target tokens
 
 
 class Search:
     """One problem under search."""
 
-    def __init__(self, scorer: Scorer, pool: Pool, seed: int = 0) -> None:
+    def __init__(self, scorer: ControlScoring, pool: Pool, seed: int = 0) -> None:
         self.scorer = scorer
         self.pool = pool
         self.tokens = torch.tensor(pool.token_ids)  # (M,) ascending
         self.generator = torch.Generator().manual_seed(seed)
         self.best: dict[int, Best] = {}
         self.beams: dict[int, Tensor] = {}  # the beam method's own survivors by length, (W, K)
+        self.spent: dict[int, int] = {}  # controls that the phases scored, by length
+        self.uniform: dict[int, int] = {}  # of all controls considered, those drawn uniformly, by length
         self._tried: dict[int, Tensor] = {}  # hashes of the controls scored, by length
         mixer = torch.Generator().manual_seed(2310_04444)
         # Odd multipliers: for one token the hash is a bijection, so counting hashes counts tokens.
@@ -59,6 +64,12 @@ class Search:
     def mark_exhausted(self) -> None:
         """Note that every allowed control of one token was scored elsewhere, in a scan of the state."""
         self._remember(self.tokens[:, None])
+        self.spent[1] = len(self.tokens)
+
+    def untried(self, k: int) -> int:
+        """How many controls of length k were never looked at."""
+        tried = self._tried.get(k)
+        return int(len(self.tokens) ** k) - (0 if tried is None else len(tried))
 
     def longest(self, k: int) -> Best | None:
         """The best control of the greatest length below k, or None."""
@@ -83,7 +94,13 @@ class Search:
         return controls[keep if tried is None else keep & ~torch.isin(hashes, tried)]
 
     def evaluate(
-        self, controls: Tensor, method: str, *, base: Tensor | None = None, stop_early: bool = True
+        self,
+        controls: Tensor,
+        method: str,
+        *,
+        base: Tensor | None = None,
+        stop_early: bool = True,
+        is_planned: bool = True,
     ) -> tuple[Tensor, Tensor]:
         """Score controls and note the best.
 
@@ -92,6 +109,7 @@ class Search:
             method: Who asks, for the record.
             base: (K,) the control they were made from; see `Scorer.score`.
             stop_early: Leave out the rest after the first checked hit.
+            is_planned: Count the controls in `spent`; those that shorten a witness are not part of a plan.
 
         Returns:
             The controls that were scored, (n, K), and their losses, (n,).
@@ -104,6 +122,8 @@ class Search:
             if len(admitted) == 0:
                 continue
             scores = self.scorer.score(admitted, base)
+            if is_planned:
+                self.spent[k] = self.spent.get(k, 0) + len(admitted)
             self._note(admitted, scores.loss, scores.margin, method)
             scored.append(admitted)
             losses.append(scores.loss)
@@ -112,6 +132,45 @@ class Search:
         if not scored:
             return controls[:0], torch.empty(0)
         return torch.cat(scored), torch.cat(losses)
+
+    def draw(self, count: int, k: int) -> Tensor:
+        """(count, K) controls, each token drawn uniformly and independently."""
+        return self.tokens[torch.randint(len(self.tokens), (count, k), generator=self.generator)]
+
+    def evaluate_uniform(
+        self, count: int, k: int, method: str, *, stop_early: bool = True
+    ) -> tuple[Tensor, Tensor]:
+        """Score up to `count` controls of length k that are drawn uniformly, and count the draws.
+
+        A draw that was scored before is not scored again, but it counts: it is known to be no hit. Where
+        few controls are left, the draw is without replacement from those, which have at least as many hits
+        per control as all controls together; so the bound from such draws holds for all controls too.
+
+        Args:
+            count: Number of controls.
+            k: Their length.
+            method: The method that asks, for the record.
+            stop_early: As in `evaluate`.
+
+        Returns:
+            As `evaluate`.
+        """
+        total = len(self.tokens) ** k
+        if total <= _FEW_CONTROLS or (total <= _MOST_LISTED and 2 * self.untried(k) < total):
+            every = torch.cartesian_prod(*[self.tokens] * k).view(-1, k)
+            left = self.fresh(every)
+            controls = left[torch.randperm(len(left), generator=self.generator)[:count]]
+            repeated = 0
+        else:
+            drawn = self.draw(count, k)
+            controls = self.fresh(drawn)
+            repeated = len(drawn) - len(controls)
+        scored, losses = self.evaluate(controls, method, stop_early=stop_early)
+        # Whether a repeated draw was admitted is not asked again, so where controls can be refused it is not
+        # counted.
+        repeated = 0 if self.pool.must_roundtrip else repeated
+        self.uniform[k] = self.uniform.get(k, 0) + len(scored) + repeated
+        return scored, losses
 
     def _note(self, controls: Tensor, loss: Tensor, margin: Tensor, method: str) -> None:
         k = controls.shape[1]
@@ -122,11 +181,11 @@ class Search:
                 break
             prompt = self.scorer.layout.prompt(controls[row].tolist())
             if self.scorer.emits(prompt):
-                self.best[k] = Best(controls[row].clone(), float(loss[row]), True, method)
+                self.best[k] = Best(controls[row].clone(), float(loss[row]), True, method, float(margin[row]))
                 return
         row = int(loss.argmin())
         if k not in self.best or loss[row] < self.best[k].loss:
-            self.best[k] = Best(controls[row].clone(), float(loss[row]), False, method)
+            self.best[k] = Best(controls[row].clone(), float(loss[row]), False, method, float(margin[row]))
 
     def _remember(self, controls: Tensor) -> None:
         k = controls.shape[1]

@@ -29,7 +29,7 @@ def swaps(
         count: N, controls at most.
         top_k: Number of tokens per position that count as promising.
         skip: Ranks to leave out, since steps before tried them; wraps around.
-        generator: Of the second half.
+        generator: Draws the second half.
 
     Returns:
         (N, K) different controls, the promising first; fewer where there are no more.

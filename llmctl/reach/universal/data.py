@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from llmctl.errors import UserError
 from llmctl.reach.problem import Layout, Problem, lay_out
-from llmctl.reach.universal.recipe import SLOT, ControlSettings, DataSettings
+from llmctl.reach.universal.recipe import SLOT, ControlSettings, PairSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -41,12 +41,12 @@ class PairData:
         return hashlib.sha256(f"{len(self.train)}\0{text}".encode(errors="replace")).hexdigest()[:16]
 
 
-def read_pairs(data: DataSettings) -> PairData:
+def read_pairs(data: PairSettings) -> PairData:
     """Read and split the pairs of a recipe.
 
     Raises:
         UserError: Nothing is there, a row lacks a field (with file and line), there are fewer pairs than
-            asked for, or a held-out question is a training question too.
+            needed, or a held-out question is a training question too.
     """
     drawn = _Drawn()
     if data.task is not None:
@@ -81,12 +81,12 @@ class _Drawn:
         if not found:
             raise UserError("the data hold no pairs, but at least one is needed: check data")
         raise UserError(
-            f"{name} ask for {count} pairs, but the data hold {len(found)} with different questions: "
+            f"{name} need {count} pairs, but the data hold {len(found)} with different questions: "
             "ask for fewer, or give more data"
         )
 
 
-def _apart(data: DataSettings, train: Sequence[TextPair], source: Iterable[TextPair]) -> tuple[TextPair, ...]:
+def _apart(data: PairSettings, train: Sequence[TextPair], source: Iterable[TextPair]) -> tuple[TextPair, ...]:
     held_out = _Drawn().take(source, data.held_out, "data.held_out")
     check_disjoint(train, held_out)
     return held_out
@@ -108,7 +108,7 @@ def check_disjoint(train: Iterable[TextPair], held_out: Iterable[TextPair]) -> N
         )
 
 
-def _from_file(data: DataSettings, *, held_out: bool = False) -> Iterator[TextPair]:
+def _from_file(data: PairSettings, *, held_out: bool = False) -> Iterator[TextPair]:
     from llmctl.tasks.rows import FileSource
 
     path = data.held_out_path if held_out else data.path
@@ -117,14 +117,14 @@ def _from_file(data: DataSettings, *, held_out: bool = False) -> Iterator[TextPa
         yield _shaped(data, row.text(data.question), row.text(data.answer), row.place)
 
 
-def _inline(data: DataSettings) -> list[TextPair]:
+def _inline(data: PairSettings) -> list[TextPair]:
     pairs = [_shaped(data, q, a, f"data.pairs.{i}") for i, (q, a) in enumerate(data.pairs or ())]
     if data.split_seed:
         random.Random(data.split_seed).shuffle(pairs)
     return pairs
 
 
-def _from_task(data: DataSettings, split: str, count: int) -> Iterator[TextPair]:
+def _from_task(data: PairSettings, split: str, count: int) -> Iterator[TextPair]:
     from llmctl.tasks import get_task
 
     options = dict(data.options)
@@ -138,7 +138,7 @@ def _from_task(data: DataSettings, split: str, count: int) -> Iterator[TextPair]
         yield _shaped(data, problem.prompt, answer, place)
 
 
-def _shaped(data: DataSettings, question: str, answer: str, place: str) -> TextPair:
+def _shaped(data: PairSettings, question: str, answer: str, place: str) -> TextPair:
     for name, text in (("question", question), ("answer", answer)):
         if not text.strip():
             raise UserError(

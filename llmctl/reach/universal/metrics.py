@@ -1,12 +1,12 @@
-"""From the journals of an optimize run to its figures: scores, gains, the control itself. No torch."""
+"""From the journals of an optimize run to its metrics: scores, gains, the control itself. No torch."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llmctl.reach.universal.data import PairData
+from llmctl.reach.universal.evaluation import Evaluation
 from llmctl.reach.universal.recipe import OptimizeRecipe
 from llmctl.reach.universal.report import CONTROL
 from llmctl.reach.universal.result import PairScores, UniversalStep
@@ -19,7 +19,7 @@ def compute_metrics(
     recipe: OptimizeRecipe,
     data: PairData,
     paths: Mapping[str, Sequence[UniversalStep]],
-    found: Mapping[str, Any],
+    found: Evaluation,
 ) -> dict[str, Any]:
     """What `metrics.json` holds.
 
@@ -28,13 +28,9 @@ def compute_metrics(
         recipe: Resolved.
         data: How many pairs there are.
         paths: Steps by method.
-        found: What was scored at the end, by "<what>/<split>".
+        found: What was scored at the end.
     """
-    scores: dict[str, dict[str, PairScores]] = defaultdict(dict)
-    for key, value in found.items():
-        name, _, split = key.rpartition("/")
-        if isinstance(value, dict) and "losses" in value:
-            scores[name][split] = PairScores.from_dict(value)
+    scores = found.scores
     return {
         "seed": recipe.seed,
         "control": _control(paths[recipe.search.method][-1], found, list(scores[CONTROL])),
@@ -53,20 +49,22 @@ def compute_metrics(
     }
 
 
-def _control(last: UniversalStep, found: Mapping[str, Any], splits: Sequence[str]) -> dict[str, Any]:
+def _control(last: UniversalStep, found: Evaluation, splits: Sequence[str]) -> dict[str, Any]:
     """The control itself: ids and text, whether the two agree, and what each token is worth."""
-    agree = {split: found[f"as text/{split}"] for split in splits}  # same ids, matches
+    checks = {split: found.as_text[split] for split in splits}
     return {
         "ids": list(last.control_ids),
-        "text": found["tokens"]["whole"],
+        "text": found.text,
         "k": len(last.control_ids),
-        "roundtrips": {split: wilson(sum(same), len(same)) for split, (same, _) in agree.items()},
-        "match_as_text": {split: wilson(sum(hits), len(hits)) for split, (_, hits) in agree.items()},
+        "roundtrips": {split: wilson(sum(one.is_same), len(one.is_same)) for split, one in checks.items()},
+        "match_as_text": {
+            split: wilson(sum(one.is_match), len(one.is_match)) for split, one in checks.items()
+        },
         "tokens": [
             {
                 "id": token,
-                "text": found["tokens"]["each"][place],
-                "loss_without": {split: found[f"without each/{split}"][place] for split in splits},
+                "text": found.token_texts[place],
+                "loss_without": {split: found.loss_without[split][place] for split in splits},
             }
             for place, token in enumerate(last.control_ids)
         ],

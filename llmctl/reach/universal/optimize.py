@@ -30,7 +30,7 @@ def optimize(
     Args:
         model: A decoder-only model of transformers in evaluation mode.
         tokenizer: The tokenizer of that model.
-        pairs: Prompts and the texts that should follow them (mind the leading space); the control is
+        pairs: Prompts and the texts that should follow them (note the leading space); the control is
             chosen on these.
         settings: Control, search, seed.
         held_out: Other pairs; the control is scored on them once it is found.

@@ -14,7 +14,7 @@ SLOT = "{question}"  # where the question goes in `data.prompt` and in `control.
 SearchMethod = Literal["gcg", "swap", "random"]
 
 
-class DataSettings(Recipe):
+class PairSettings(Recipe):
     """Where the pairs of question and answer come from: exactly one of `path`, `task`, `pairs`."""
 
     path: Path | None = None
@@ -30,24 +30,24 @@ class DataSettings(Recipe):
     options: dict[str, Any] = {}
     """Options of the task."""
     train_split: str = "train"
-    """Split of the task that the control is chosen on."""
+    """Split of the task on which the control is chosen."""
     held_out_split: str = "test"
-    """Split of the task that it is judged on."""
+    """Split of the task that it is evaluated on."""
     pairs: tuple[tuple[str, str], ...] | None = None
     """A small data set in the recipe itself: lists of a question and an answer."""
     prompt: str = SLOT
-    """What is made of a question before it goes to the model, e.g. "Q: {question}\\nA:"."""
+    """How a question is shown to the model, e.g. "Q: {question}\\nA:"."""
     reply: str = "{answer}"
     """What the model should emit; mind the leading space that most tokenizers want (" {answer}")."""
     train: int = Field(default=64, ge=1)
-    """Pairs that the control is chosen on."""
+    """Pairs on which the control is chosen."""
     held_out: int = Field(default=64, ge=0)
-    """Pairs that it is judged on, once, at the end; no question is in both."""
+    """Pairs on which it is evaluated, once, at the end; no question is in both."""
     split_seed: int = Field(default=1, ge=0)
     """Seed for the order in which pairs are drawn; 0 keeps the order of the data."""
 
     @model_validator(mode="after")
-    def _one_source(self) -> DataSettings:
+    def _one_source(self) -> PairSettings:
         given = [name for name in ("path", "task", "pairs") if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(
@@ -134,7 +134,7 @@ class OptimizeRecipe(OptimizeSettings):
     """A PEFT adapter on the model."""
     load: LoadSettings = LoadSettings()
     """Device, dtype, quantization."""
-    data: DataSettings
+    data: PairSettings
     """Pairs of question and answer."""
     baseline: SearchMethod | None = None
     """A second search with as many tokens through the model as the first one took."""

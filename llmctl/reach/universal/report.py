@@ -41,7 +41,7 @@ def write_optimize_report(
 
 
 def sentences(recipe: OptimizeRecipe, metrics: Mapping[str, Any]) -> list[str]:
-    """What the figures mean."""
+    """What the scores show, in sentences."""
     said = []
     for name, by_split in metrics["gain"].items():
         if "held_out" in by_split:
@@ -62,19 +62,19 @@ def sentences(recipe: OptimizeRecipe, metrics: Mapping[str, Any]) -> list[str]:
     if all(same.value == 1 for same in control["roundtrips"].values()):
         said.append("All prompts with the control keep their ids when they are written out as text.")
     if (repeats := metrics["data"]["repeats"]) > 0:
-        said.append(f"{repeats} rows were left out, because their question had come before.")
+        said.append(f"{repeats} rows were left out, because their question repeats an earlier one.")
     return said
 
 
 def _verdict(name: str, gain: Estimate) -> str:
     if gain.low is None or gain.high is None:
         return f"Against {name}: {gain.format()}; too few held-out pairs for an interval."
-    words = "has a loss that is not told apart from that of"
+    words = "has a loss that cannot be told from that of"
     if gain.low > 0:
         words = "has a lower loss than"
     elif gain.high < 0:
         words = "has a higher loss than"
-    return f"On held-out pairs the control {words} {name}; nats saved an answer token: {gain.format()}."
+    return f"On held-out pairs the control {words} {name}; nats saved per answer token: {gain.format()}."
 
 
 def score_table(recipe: OptimizeRecipe, metrics: Mapping[str, Any]) -> Table:
@@ -90,7 +90,7 @@ def score_table(recipe: OptimizeRecipe, metrics: Mapping[str, Any]) -> Table:
     return Table(
         columns,
         rows,
-        f"Loss in nats an answer token, the mean over pairs; exact match is greedy decoding that emits the "
+        f"Loss in nats per answer token, the mean over pairs; exact match is greedy decoding that emits the "
         f"answer token for token; 95 % intervals over pairs; {counts}; seed {metrics['seed']}.",
     )
 
@@ -124,7 +124,7 @@ def token_table(metrics: Mapping[str, Any]) -> Table:
             for loss, split in zip(without, splits, strict=True)
         ]
         rows.append([place, repr(token["text"]), str(token["id"]), *(f"{x:.3f}" for x in without), *worth])
-    return Table(columns, rows, "Nats an answer token; a token whose worth is negative does harm.")
+    return Table(columns, rows, "Nats per answer token; a token whose worth is negative does harm.")
 
 
 def cost_table(metrics: Mapping[str, Any]) -> Table:
@@ -167,10 +167,10 @@ def draw_search(paths: Mapping[str, Sequence[UniversalStep]]) -> Any:
     return figure
 
 
-def _short(figure: Estimate, sign: str = "") -> str:
-    if figure.value is None:
+def _short(metric: Estimate, sign: str = "") -> str:
+    if metric.value is None:
         return ""
     form = f"{sign}.3f"
-    if figure.low is None or figure.high is None:
-        return f"{figure.value:{form}}"
-    return f"{figure.value:{form}} [{figure.low:{form}}, {figure.high:{form}}]"
+    if metric.low is None or metric.high is None:
+        return f"{metric.value:{form}}"
+    return f"{metric.value:{form}} [{metric.low:{form}}, {metric.high:{form}}]"

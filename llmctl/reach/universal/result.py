@@ -37,9 +37,10 @@ class UniversalStep:
 
     @classmethod
     def from_dict(cls, entry: Mapping[str, Any]) -> UniversalStep:
-        """Read back what `to_dict` wrote."""
+        """Read back what `to_dict` wrote, or the line of a journal that holds it."""
+        content = {name: value for name, value in entry.items() if name != "key"}
         ids = {name: tuple(entry[name]) for name in ("control_ids", "current_ids")}
-        return cls(**{**entry, **ids})
+        return cls(**{**content, **ids})
 
 
 @dataclass(frozen=True)

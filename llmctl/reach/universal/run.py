@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from llmctl.errors import UserError
 from llmctl.models.description import check_adapter, describe, fingerprints
 from llmctl.reach.universal.data import PairData, lay_out_pairs, read_pairs, to_problem
+from llmctl.reach.universal.evaluation import RANDOM_CONTROLS, evaluate
 from llmctl.reach.universal.metrics import compute_metrics
 from llmctl.reach.universal.recipe import OptimizeRecipe
-from llmctl.reach.universal.report import CONTROL, NO_CONTROL, RANDOM, write_optimize_report
+from llmctl.reach.universal.report import write_optimize_report
 from llmctl.reach.universal.result import UniversalStep
 from llmctl.runs import Run, progress
-from llmctl.runs.timing import record_seconds, timed
+from llmctl.runs.timing import record_seconds
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from llmctl.reach.universal.search import Universal
 
-RANDOM_CONTROLS = 8  # drawn and averaged, since a single one may be lucky
 _STEPS_OF_BASELINE = 10  # times the search's steps at most: a step without candidates costs no tokens
 
 
@@ -63,7 +59,7 @@ def estimate_work(recipe: OptimizeRecipe, data: PairData) -> dict[str, Any]:
     return {
         "training pairs": len(data.train),
         "held-out pairs": len(data.held_out),
-        "rows left out, their question came before": data.repeats,
+        "rows left out because they repeat a question": data.repeats,
         "steps": steps,
         "sequences scored by the search, at most": steps * per_step,
         "gradients (a forward and a backward pass each)": steps * gradients,
@@ -79,7 +75,7 @@ def run_optimize(run: Run, recipe: OptimizeRecipe, data: PairData, *, quiet: boo
         run: Open, with this recipe.
         recipe: Resolved.
         data: As `check_inputs` gave it.
-        quiet: No progress.
+        quiet: Show no progress.
 
     Returns:
         What `metrics.json` holds.
@@ -97,10 +93,10 @@ def run_optimize(run: Run, recipe: OptimizeRecipe, data: PairData, *, quiet: boo
     paths: dict[str, list[UniversalStep]] = {}
     paths[recipe.search.method] = _search(run, search, recipe.search.method, None, quiet)
     last = paths[recipe.search.method][-1]
-    search.found(last)  # raises before a baseline is searched for in vain
+    search.found(last)  # raises here, before time is spent on a baseline
     if recipe.baseline is not None:
         paths[recipe.baseline] = _search(run, search, recipe.baseline, last, quiet)
-    found = _evaluate(run, recipe, search, data, paths, quiet)
+    found = evaluate(run, recipe, search, data, paths, quiet=quiet)
     metrics = compute_metrics(run, recipe, data, paths, found)
     run.write_metrics(metrics)
     write_optimize_report(run, recipe, metrics, paths)
@@ -112,7 +108,7 @@ def _search(
 ) -> list[UniversalStep]:
     """All steps of one method, those of earlier starts included; `limit` is the search to equal in tokens."""
     book = run.journal(f"search-{method}")
-    path = [UniversalStep.from_dict(_record(line)) for line in book]
+    path = [UniversalStep.from_dict(line) for line in book]
     settings = search.settings
     warm = 0 if method == "random" else settings.search.warm_steps * (settings.control.k - 1)
     total = settings.search.steps + warm if limit is None else None
@@ -128,73 +124,3 @@ def _search(
             path.append(step)
             bar.advance(note="no loss yet" if step.loss is None else f"k {step.k}, loss {step.loss:.3f}")
     return path
-
-
-def _evaluate(
-    run: Run,
-    recipe: OptimizeRecipe,
-    search: Universal,
-    data: PairData,
-    paths: Mapping[str, Sequence[UniversalStep]],
-    quiet: bool,
-) -> dict[str, Any]:
-    """Everything that is scored at the end, by "<what>/<split>"; the only look at the held-out pairs."""
-    from llmctl.reach.universal import score
-
-    control = search.found(paths[recipe.search.method][-1])
-    sides = {"train": search.layouts, "held_out": search.lay_out(data.held_out)}
-    units: dict[str, Callable[[], Any]] = {"tokens": partial(_texts, search, control.tolist())}
-    for split, layouts in sides.items():
-        if not layouts:
-            continue
-        for name, controls in _controls(recipe, search, control, paths).items():
-            units[f"{name}/{split}"] = partial(score.score_pairs, search.model, layouts, controls)
-        units[f"without each/{split}"] = partial(score.score_without_each, search.model, layouts, control)
-        units[f"as text/{split}"] = partial(
-            score.match_as_text, search.model, search.tokenizer, layouts, control.tolist()
-        )
-    book = run.journal("evaluate")
-    with progress(len(units), "evaluate", "scores", done=len(book), quiet=quiet) as bar:
-        for key, unit in units.items():
-            if key in book:
-                continue
-            with timed(run, f"evaluate/{key}"):
-                book.append(key, {"found": unit()})
-            bar.advance()
-    return {line["key"]: line["found"] for line in book}
-
-
-def _controls(
-    recipe: OptimizeRecipe,
-    search: Universal,
-    control: Tensor,
-    paths: Mapping[str, Sequence[UniversalStep]],
-) -> dict[str, Tensor]:
-    """(N, K) controls by name; of several the mean counts."""
-    import torch
-
-    from llmctl.reach.universal import candidates as proposals
-    from llmctl.sampling.common import derive_seed
-
-    generator = torch.Generator().manual_seed(derive_seed(recipe.seed, "random controls"))
-    named = {
-        NO_CONTROL: control[None, :0],
-        RANDOM: proposals.whole(search.tokens, len(control), RANDOM_CONTROLS, generator),
-    }
-    for text in recipe.compare:
-        ids = search.tokenizer.encode(text, add_special_tokens=False)
-        named[f"by hand: {text!r}"] = torch.tensor([ids])
-    if recipe.baseline is not None and paths[recipe.baseline][-1].loss is not None:
-        named[f"search {recipe.baseline}"] = search.found(paths[recipe.baseline][-1])[None]
-    return {**named, CONTROL: control[None]}
-
-
-def _texts(search: Universal, ids: list[int]) -> dict[str, Any]:
-    """The control as text, whole and token by token."""
-    from llmctl.reach.vocabulary import decode
-
-    return {"whole": decode(ids, search.tokenizer), "each": [decode([i], search.tokenizer) for i in ids]}
-
-
-def _record(line: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in line.items() if name != "key"}

@@ -23,7 +23,7 @@ def score_table(model: Any, layouts: Sequence[Layout], controls: Tensor) -> tupl
     """Loss and match of every control on every pair.
 
     A match is that greedy decoding emits the answer token for token. With the answer before it, each of
-    its tokens must be the argmax; near ties, which a batch may round otherwise, are decoded alone.
+    its tokens must be the argmax; near ties, which a batch may order differently, are decoded alone.
 
     Args:
         model: Of transformers.

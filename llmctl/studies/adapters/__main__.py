@@ -1,8 +1,8 @@
-"""`python -m llmctl.studies.adapters job.json`: one unit of a comparison in a process of its own."""
+"""`python -m llmctl.studies.adapters job.json`: one unit of a comparison in its own process."""
 
 import sys
 
-from llmctl.studies.adapters.unit import main
+from llmctl.studies.adapters.unit_process import main
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from llmctl.training.adapters import ADAPTERS, BUILTIN, Ablation, Adapter
+from llmctl.training.adapters import ADAPTERS, BUILTIN, Ablation, AdapterMethod
 from llmctl.training.config import TrainSettings
 
 BASE = "base"
@@ -17,7 +17,7 @@ class ArmKind:
     """An adapter, or an ablation of one, as an arm."""
 
     name: str
-    adapter: Adapter
+    adapter: AdapterMethod
     title: str
     options: Mapping[str, Any] = field(default_factory=dict)  # of the ablation
 

@@ -1,4 +1,4 @@
-"""From a recipe to arms of equal size: ranks, widths and MLPs solved for the budget."""
+"""From a recipe to arms of equal size: ranks and widths are chosen for the budget."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from llmctl.errors import UserError
 from llmctl.models import resolve
 from llmctl.models.quiet import quiet_libraries
 from llmctl.studies.adapters.arm_kinds import BASE, ArmKind, arm_kind, default_budget
-from llmctl.studies.adapters.recipe import CompareRecipe
+from llmctl.studies.adapters.recipe import AdapterCompareRecipe
 from llmctl.training.adapters import EVERY_WEIGHT
 from llmctl.training.config import TrainSettings
 from llmctl.training.recipe import Architecture
@@ -17,16 +17,16 @@ from llmctl.training.recipe import Architecture
 
 @dataclass(frozen=True)
 class Arm:
-    """One method of the comparison, its size solved."""
+    """One method of the comparison at its chosen size."""
 
     name: str
     size: str  # in words
-    parameters: int  # trained; 0 for the model as it came
+    parameters: int  # trained parameters; 0 for the base model
     settings: TrainSettings | None  # None: not trained
     architecture: Architecture | None = None  # from scratch
 
 
-def resolve_arms(recipe: CompareRecipe) -> list[Arm]:
+def resolve_arms(recipe: AdapterCompareRecipe) -> list[Arm]:
     """The arms of a recipe.
 
     The reference adapter, whose size has the coarsest steps, is matched to the budget first; the others are
@@ -47,7 +47,7 @@ def mismatch(arms: list[Arm]) -> float:
     return max(sizes) / min(sizes) - 1 if sizes else 0.0
 
 
-def _adapters(recipe: CompareRecipe) -> list[Arm]:
+def _adapters(recipe: AdapterCompareRecipe) -> list[Arm]:
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(resolve(recipe.model))
@@ -68,13 +68,13 @@ def _adapter_arm(kind: ArmKind, config: Any, train: TrainSettings, budget: int) 
     key = kind.adapter.options_key
     sized = kind.adapter.match_size(config, train.model_copy(update={"adapter": kind.adapter.name}), budget)
     settings = sized.settings
-    others = {name: {} for name in ("gin", "adapter_options") if name != key}
+    others: dict[str, Any] = {name: {} for name in ("gin", "adapter_options") if name != key}
     if kind.options:
         others[key] = getattr(settings, key) | kind.options
     return Arm(kind.name, sized.size, sized.parameters, settings.model_copy(update=others))
 
 
-def _architectures(recipe: CompareRecipe, architectures: dict[str, Architecture]) -> list[Arm]:
+def _architectures(recipe: AdapterCompareRecipe, architectures: dict[str, Architecture]) -> list[Arm]:
     from llmctl.training.scratch import build_config, count_parameters, load_scratch_tokenizer, match_size
 
     tokenizers = {

@@ -1,4 +1,4 @@
-"""How much work a comparison means, for `--dry-run`."""
+"""The work of a comparison, for `--dry-run`."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import Any
 
 from llmctl.studies.adapters.arms import mismatch
 from llmctl.studies.adapters.loop import Inputs
-from llmctl.studies.adapters.recipe import CompareRecipe
+from llmctl.studies.adapters.recipe import AdapterCompareRecipe
 from llmctl.studies.adapters.units import is_searching
 from llmctl.training.estimate import count_steps
 
 
-def estimate_comparison(recipe: CompareRecipe, inputs: Inputs) -> dict[str, Any]:
-    """Sizes, trainings and steps; rows are counted, not tokenized."""
+def estimate_comparison(recipe: AdapterCompareRecipe, inputs: Inputs) -> dict[str, Any]:
+    """Sizes, trainings and steps. Rows are counted but not tokenized."""
     rows, arms = inputs.rows, inputs.arms
     trained = [arm for arm in arms if arm.settings is not None]
     found: dict[str, Any] = {

@@ -1,6 +1,6 @@
-"""The whole comparison: choose learning rates, train every arm with every seed, measure, report.
+"""A comparison from start to end: choose learning rates, train every arm with every seed, measure, report.
 
-Seeds are the outer loop, so that a machine which slows down on the way slows all arms alike.
+Seeds are the outer loop, so that a machine that becomes slower affects all arms alike.
 """
 
 from __future__ import annotations
@@ -17,21 +17,23 @@ from llmctl.models.description import fingerprints
 from llmctl.models.quiet import quiet_libraries
 from llmctl.runs import Run, progress
 from llmctl.studies.adapters.arms import Arm, resolve_arms
-from llmctl.studies.adapters.recipe import CompareRecipe
+from llmctl.studies.adapters.recipe import AdapterCompareRecipe
 from llmctl.studies.adapters.report import write_comparison_report
 from llmctl.studies.adapters.summary import summarize
-from llmctl.studies.adapters.unit import UnitJob, run_unit, spawn_unit
+from llmctl.studies.adapters.unit import run_unit
+from llmctl.studies.adapters.unit_job import UnitJob
+from llmctl.studies.adapters.unit_process import spawn_unit
 from llmctl.studies.adapters.units import SEARCH, UNITS, is_searching, unit_key
 from llmctl.training.config import TrainSettings
-from llmctl.training.data import fingerprint_rows
+from llmctl.training.data.rows import fingerprint_rows
+from llmctl.training.data.sources import Rows, get_rows
 from llmctl.training.fit import step_reporter
 from llmctl.training.preflight import check_model, check_text, write_rows
-from llmctl.training.sources import Rows, get_rows
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What `check_compare` has read and checked."""
+    """The rows and arms that `check_compare` has checked."""
 
     rows: Rows
     arms: list[Arm]
@@ -47,14 +49,14 @@ class Files:
     search: Files | None = None  # for the choice of learning rates
 
 
-def check_compare(recipe: CompareRecipe) -> Inputs:
-    """Find mistakes that would otherwise stop a run after its folder was made.
+def check_compare(recipe: AdapterCompareRecipe) -> Inputs:
+    """Check a recipe before the folder of its run is made.
 
     Returns:
         The rows and the arms of the comparison.
 
     Raises:
-        UserError: Model or data is missing, there are too few rows, or the budget can not be met.
+        UserError: Model or data is missing, there are too few rows, or the budget cannot be met.
     """
     for architecture in recipe.architectures.values() if recipe.architectures else (None,):
         check_model(recipe.model, architecture)
@@ -72,24 +74,24 @@ def check_compare(recipe: CompareRecipe) -> Inputs:
 
 def run_comparison(
     run: Run,
-    recipe: CompareRecipe,
+    recipe: AdapterCompareRecipe,
     *,
     inputs: Inputs | None = None,
     quiet: bool = False,
 ) -> dict[str, Any]:
-    """Do what is missing of a comparison; metrics and report are in its folder afterwards.
+    """Run what is missing of a comparison. Metrics and report are in its folder afterwards.
 
     Args:
-        run: Open, with this recipe.
-        recipe: Resolved.
-        inputs: What `check_compare` returned; None runs the checks here.
-        quiet: No progress.
+        run: The open run of this recipe.
+        recipe: The resolved recipe.
+        inputs: The result of `check_compare`; None runs the checks here.
+        quiet: Show no progress.
 
     Returns:
-        What `metrics.json` holds.
+        The content of `metrics.json`.
 
     Raises:
-        UserError: As `check_compare`, or something is not what the run was started with.
+        UserError: As `check_compare`, or model or data differ from those that the run was started with.
     """
     inputs = check_compare(recipe) if inputs is None else inputs
     rows, arms = inputs.rows, inputs.arms
@@ -106,7 +108,7 @@ def run_comparison(
     return metrics
 
 
-def write_files(run: Run, recipe: CompareRecipe, rows: Rows) -> Files:
+def write_files(run: Run, recipe: AdapterCompareRecipe, rows: Rows) -> Files:
     """Write the rows as all arms train on them.
 
     Raises:
@@ -135,7 +137,7 @@ def write_files(run: Run, recipe: CompareRecipe, rows: Rows) -> Files:
     return Files(training, validation, fit, Files(trials, judged, judged))
 
 
-def _plan(recipe: CompareRecipe, arms: list[Arm]) -> Iterator[tuple[int, Arm]]:
+def _plan(recipe: AdapterCompareRecipe, arms: list[Arm]) -> Iterator[tuple[int, Arm]]:
     for seed in recipe.seeds:
         for arm in arms:
             if arm.settings is not None or seed == recipe.seeds[0]:
@@ -144,10 +146,10 @@ def _plan(recipe: CompareRecipe, arms: list[Arm]) -> Iterator[tuple[int, Arm]]:
 
 @dataclass(frozen=True)
 class _Work:
-    """What all units share."""
+    """The run, and what all its units share."""
 
     run: Run
-    recipe: CompareRecipe
+    recipe: AdapterCompareRecipe
     files: Files
     quiet: bool
 
@@ -166,7 +168,7 @@ class _Work:
         return chosen
 
     def do_trial(self, key: str, arm: Arm, rate: float) -> None:
-        """Train once with a rate, with a seed that the comparison does not use."""
+        """Train once with a learning rate and a seed that the comparison does not use."""
         settings = self._settings(arm, rate, max(self.recipe.seeds) + 1)
         if self.recipe.search.steps is not None:
             settings = settings.model_copy(update={"max_steps": self.recipe.search.steps})
@@ -177,13 +179,13 @@ class _Work:
         shutil.rmtree(output, ignore_errors=True)
 
     def do_unit(self, key: str, arm: Arm, rate: float | None, seed: int) -> None:
-        """Train an arm with a seed and measure it, unless the journal has that."""
+        """Train and measure an arm with a seed, unless the journal has the result."""
         output = self.run.path(f"models/{key.replace('/', '-')}")
         if key not in self.run.journal(UNITS):
             job = self._job(arm, self._settings(arm, rate, seed), self.files, output)
             job = job.model_copy(update={"curve": self.recipe.curve, "accuracy": self.recipe.accuracy})
             self._run(UNITS, key, key.replace("/", ", seed "), job)
-        # What is not trained leaves nothing, and random first weights are made anew from the seed.
+        # A model that is not trained leaves no folder, and initial weights can be made again from the seed.
         shutil.rmtree(output if arm.settings is None else output / "start", ignore_errors=True)
 
     def _settings(self, arm: Arm, rate: float | None, seed: int) -> TrainSettings:
@@ -206,4 +208,4 @@ class _Work:
     def _run(self, journal: str, key: str, label: str, job: UnitJob) -> None:
         with progress(None, label, "steps", quiet=self.quiet) as bar:
             do = spawn_unit if self.recipe.isolate else run_unit
-            self.run.journal(journal).append(key, do(job, step_reporter(bar)))
+            self.run.journal(journal).append(key, do(job, step_reporter(bar)).to_dict())

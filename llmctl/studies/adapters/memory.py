@@ -1,10 +1,10 @@
-"""Peak memory of one training, by the counter of the machine that keeps it.
+"""Peak memory of one training, from the counter of CUDA or of the Linux kernel.
 
 On CUDA: the most that torch has held at once. On CPU: how far the process's resident memory rose above what
 it held before the model was loaded (its libraries), at its highest during training. Both hold weights,
 adapter, gradients, optimizer and activations, and neither holds what loading needed for a moment: the high
-water mark is set back when training begins. The kernel keeps that mark, so no peak is missed; it must be a
-process of its own, since an allocator gives memory of earlier work out again without the mark rising.
+water mark is reset when training begins. The kernel keeps that mark, so no peak is missed. The training needs
+its own process, because an allocator reuses memory of earlier work without raising the mark.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 class PeakMemory:
-    """The meter; make it before the model is loaded."""
+    """A meter of peak memory. Create it before the model is loaded."""
 
     def __init__(self) -> None:
         import torch
@@ -39,7 +39,7 @@ class PeakMemory:
             self._can_reset = False
 
     def peak(self) -> float | None:
-        """MiB at the highest since `reset`; None where this system does not tell."""
+        """The peak since `reset`, in MiB; None if the system does not report it."""
         if self.is_cuda:
             import torch
 

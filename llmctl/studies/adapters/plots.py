@@ -1,4 +1,4 @@
-"""Figures of a comparison."""
+"""Plots of a comparison."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ GREY = "#8a8a8a"
 
 
 def colours(names: Sequence[str]) -> dict[str, str]:
-    """A colour an arm; the model as it came is grey."""
+    """One colour per arm; the base model is grey."""
     trained = [name for name in names if name != "base"]
     return {"base": GREY, **{name: COLOURS[n % len(COLOURS)] for n, name in enumerate(trained)}}
 
@@ -44,14 +44,14 @@ def draw_curves(metrics: Mapping[str, Any]) -> Any:
     if "base" in metrics:
         base = metrics["curves"]["base"]["validation"]
         right.axhline(next(iter(base.values()))[-1][1], color=GREY, linestyle=":", label="base")
-    left.set(xlabel="step", ylabel="loss, nats a token", title="training")
+    left.set(xlabel="step", ylabel="loss, nats per token", title="training")
     right.set(xlabel="step", title="validation" + (", dotted: base" if "base" in metrics else ""))
     left.legend(frameon=False, fontsize=8)
     return figure
 
 
 def draw_perplexity(metrics: Mapping[str, Any]) -> Any:
-    """Validation perplexity: one small point a seed, the mean with its interval beside them."""
+    """Validation perplexity: one small point per seed, and the mean with its interval beside them."""
     names = metrics["comparison"]["arms"]
     figure = new_figure()
     axes = figure.subplots()

@@ -1,6 +1,6 @@
-"""What a training is watched for: seconds of each step, peak memory, validation loss on the way.
+"""A callback that records seconds of each step, peak memory, and validation losses during a training.
 
-All of it goes into a file, a line a step, so that a training which was killed has it whole at its end.
+It writes one line per step to a file, so that a killed and resumed training has all of them at its end.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from transformers import TrainerCallback
 
 from llmctl.studies.adapters.memory import PeakMemory
 
-WARM_UP = 1  # first steps of a process, which are slower than those after them
+WARM_UP = 1  # number of first steps of a process, which are slower and not timed
 
 
 class Probe(TrainerCallback):
     """A callback of `llmctl.training.run.train`.
 
     Args:
-        path: The file; lines of steps that are done again after a kill replace those before.
-        memory: Made before the model was loaded; None measures no memory.
-        validate: Validation loss of the model that is trained; None draws no curve.
-        points: Evaluations between start and end.
+        path: The file. Lines of steps that are repeated after a kill replace the earlier ones.
+        memory: The meter, made before the model was loaded; None measures no memory.
+        validate: Function from the model to its validation loss; None records no curve.
+        points: Number of evaluations between start and end.
     """
 
     def __init__(
@@ -41,19 +41,19 @@ class Probe(TrainerCallback):
         self._since_start = 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Touch every weight, so that a file that is mapped into memory is there, and start measuring."""
+        """Read every weight, so that a memory-mapped file is loaded, and start measuring."""
         for parameter in kwargs["model"].parameters():
             parameter.detach().abs().max()
         if self.memory is not None:
             self.memory.reset()
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Start the clock of a step."""
+        """Start the clock of the step."""
         _synchronize()
         self._began = time.perf_counter()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Note the step."""
+        """Write the line of the step."""
         _synchronize()
         seconds, step = time.perf_counter() - self._began, state.global_step
         self._since_start += 1
@@ -69,12 +69,12 @@ class Probe(TrainerCallback):
 
 
 def curve_steps(steps: int, points: int) -> set[int]:
-    """Steps after which the validation loss is taken: evenly between start and end, both left out."""
+    """Steps after which the validation loss is measured: evenly between start and end, both excluded."""
     return {round(steps * (n + 1) / (points + 1)) for n in range(points)} - {0, steps}
 
 
 def read_probe(path: Path) -> dict[int, Mapping[str, Any]]:
-    """What was noted, by step; a last line that a kill tore is left out."""
+    """The lines by step; an incomplete last line after a kill is left out."""
     found: dict[int, Mapping[str, Any]] = {}
     for line in path.read_text().splitlines() if path.is_file() else ():
         try:

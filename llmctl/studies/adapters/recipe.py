@@ -1,4 +1,4 @@
-"""What a comparison is told: arms, budget, data, training, seeds."""
+"""The recipe of a comparison: arms, budget, data, training, seeds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 from llmctl.runs import Recipe
 from llmctl.studies.adapters.arm_kinds import ablated_options, arm_names, reference_arm, solved_options
 from llmctl.training.config import TrainSettings
-from llmctl.training.recipe import Architecture, DataSettings, check_loss
+from llmctl.training.recipe import Architecture, TrainDataSettings, check_loss
 
 
 def _check_arm(name: str) -> str:
@@ -24,66 +24,66 @@ ArmName = Annotated[str, AfterValidator(_check_arm)]
 
 
 class LearningRateSearch(Recipe):
-    """Each arm's own choice among learning rates, on training rows set apart for it."""
+    """The choice of a learning rate per arm, on training rows that are held out for it."""
 
     rates: tuple[float, ...] = ()
-    """Rates to try with every arm; none or one is no search."""
+    """Learning rates to try with every arm; with none or one there is no search."""
     rows: int = Field(default=32, ge=1)
-    """Training rows that the choice is made on; the validation rows are never looked at."""
+    """Number of training rows that are held out for the choice; the validation rows are not used."""
     steps: int | None = Field(default=None, ge=1)
-    """Optimizer steps of a trial; null trains as long as the comparison does."""
+    """Optimizer steps per trial; null trains as long as the comparison."""
 
 
 class Accuracy(Recipe):
     """Right answers of greedy replies to validation problems; needs `data.task`."""
 
     problems: int = Field(default=0, ge=0)
-    """Validation problems; 0 measures no accuracy."""
+    """Number of validation problems; 0 measures no accuracy."""
     max_tokens: int = Field(default=256, ge=1)
-    """New tokens of a reply at most."""
+    """Maximum number of new tokens per reply."""
 
 
 class Curve(Recipe):
-    """Validation loss on the way, for the figure."""
+    """Validation losses during training, for the plot."""
 
     points: int = Field(default=0, ge=0)
-    """Evaluations between start and end."""
+    """Number of evaluations between start and end."""
     rows: int = Field(default=32, ge=1)
-    """Validation rows of each; the first ones."""
+    """Number of validation rows per evaluation; the first ones are used."""
 
 
-class CompareRecipe(Recipe):
+class AdapterCompareRecipe(Recipe):
     """Adapters on one model, or architectures from scratch, at equal size."""
 
     kind: ClassVar[str] = "gin-compare"
     free_keys: ClassVar[tuple[str, ...]] = ("train.save",)
 
     model: str = "smollm2-135m"
-    """Alias, folder or Hub name; from scratch, whose tokenizer is taken."""
+    """Alias, folder or Hub name; for training from scratch, the model whose tokenizer is used."""
     arms: tuple[ArmName, ...] = ("base", "lora", "sparse_gin", "self_loop")
-    """What is compared; self_loop is Sparse-GIN in which no token hears another."""
+    """What is compared; self_loop is Sparse-GIN without messages between tokens."""
     architectures: dict[str, Architecture] | None = None
     """Architectures by name, to be compared from scratch in place of the arms; the first is the reference."""
     budget: int | None = Field(default=None, ge=1)
     """Trained parameters of every arm; null is what Sparse-GIN of its default width, or the first
     architecture, takes. Rank, width, or the width of the MLPs is solved for it."""
-    data: DataSettings = DataSettings()
-    """Rows; the same for all."""
+    data: TrainDataSettings = TrainDataSettings()
+    """Training and validation rows, the same for all arms."""
     train: TrainSettings = TrainSettings()
     """How all arms train; `lora` (but its rank) and `gin` (but its width) are options of theirs."""
     search: LearningRateSearch = LearningRateSearch()
     """Learning rates by arm; without it all arms take `train.learning_rate`."""
     seeds: tuple[int, ...] = Field(default=(0, 1, 2), min_length=1)
-    """One training an arm with each: first weights, order of rows, dropout."""
+    """One training per arm and seed. The seed decides initial weights, order of rows and dropout."""
     curve: Curve = Curve()
-    """Validation loss on the way."""
+    """Validation losses during training."""
     accuracy: Accuracy = Accuracy()
     """Accuracy on a task."""
     isolate: bool = True
-    """Train in processes of their own, so that memory can be measured; false leaves it out on CPU."""
+    """Train each unit in its own process, which measures its memory; false measures no memory on CPU."""
 
     @model_validator(mode="after")
-    def _parts_agree(self) -> CompareRecipe:
+    def _parts_agree(self) -> AdapterCompareRecipe:
         check_loss(self.data, self.train)
         for name, values in (("arms", self.arms), ("seeds", self.seeds)):
             if not values or len(set(values)) < len(values):
@@ -100,7 +100,7 @@ class CompareRecipe(Recipe):
         return self
 
     @model_validator(mode="after")
-    def _arms_decide(self) -> CompareRecipe:
+    def _arms_decide(self) -> AdapterCompareRecipe:
         if self.architectures is not None and len(self.architectures) < 2:
             raise ValueError("architectures needs at least two to compare: add one")
         if taken := set(self.architectures or ()) & {"base", "differences", "comparison", "curves"}:

@@ -1,4 +1,4 @@
-"""The report of a comparison: one table, figures, sentences, and every value by seed."""
+"""The report of a comparison: one table, plots, sentences, and every value by seed."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 from llmctl.runs import Run, Section, Table, save_figure, write_report
 from llmctl.studies.adapters.arm_kinds import BASE
 from llmctl.studies.adapters.plots import draw_curves, draw_perplexity
-from llmctl.studies.adapters.recipe import CompareRecipe
-from llmctl.studies.adapters.summary import FIGURES
+from llmctl.studies.adapters.recipe import AdapterCompareRecipe
+from llmctl.studies.adapters.summary import METRICS
 from llmctl.studies.adapters.verdict import label, verdicts
 
 COLUMNS = {  # figure -> (heading, format)
@@ -19,13 +19,13 @@ COLUMNS = {  # figure -> (heading, format)
     "perplexity": ("perplexity", ".2f"),
     "generalization_gap": ("gap", "+.3f"),
     "accuracy": ("accuracy", ".3f"),
-    "seconds_per_step": ("s a step", ".3f"),
+    "seconds_per_step": ("s per step", ".3f"),
     "peak_memory": ("peak MiB", ",.0f"),
 }
 
 
-def write_comparison_report(run: Run, recipe: CompareRecipe, metrics: Mapping[str, Any]) -> None:
-    """Write report.md and report.html, with figures."""
+def write_comparison_report(run: Run, recipe: AdapterCompareRecipe, metrics: Mapping[str, Any]) -> None:
+    """Write report.md and report.html, with plots."""
     perplexities = save_figure(
         draw_perplexity(metrics),
         run,
@@ -52,18 +52,18 @@ def write_comparison_report(run: Run, recipe: CompareRecipe, metrics: Mapping[st
 
 
 DEFINITIONS = (
-    "Losses are nats a label token over all rows, in evaluation mode, after training, of the model as it "
+    "Losses are nats per label token over all rows, in evaluation mode, after training, of the model as it "
     "was saved and loaded again: train loss on the first training rows (as many as there are validation "
     "rows), validation loss on rows that no arm has seen. The gap is validation minus train loss. Seconds "
-    "a step are the median over steps, the first of a process left out. Peak memory is of the training "
+    "per step are the median over steps, the first of a process left out. Peak memory is of the training "
     "alone: on CUDA the most that torch held, on CPU how far the resident memory of the training's own "
     "process rose above what it held before the model was loaded. Intervals cover with 95 %: over seeds by "
     "Student's t, over rows by bootstrap of whole rows."
 )
 
 
-def result_table(recipe: CompareRecipe, metrics: Mapping[str, Any]) -> Table:
-    """One line an arm."""
+def result_table(recipe: AdapterCompareRecipe, metrics: Mapping[str, Any]) -> Table:
+    """One line per arm."""
     names = [name for name in COLUMNS if name != "accuracy" or recipe.accuracy.problems]
     rows = [
         [
@@ -100,11 +100,11 @@ def difference_table(metrics: Mapping[str, Any]) -> Table:
     return Table(columns, rows, "Paired by seed, and by row; negative is better for the first.")
 
 
-def seed_table(recipe: CompareRecipe, metrics: Mapping[str, Any]) -> Table:
+def seed_table(recipe: AdapterCompareRecipe, metrics: Mapping[str, Any]) -> Table:
     """Every value behind the means."""
     rows = []
     for arm in metrics["comparison"]["arms"]:
-        for name in FIGURES:
+        for name in METRICS:
             values = metrics[arm][name]["values"]
             if any(value is not None for value in values.values()):
                 rows.append(

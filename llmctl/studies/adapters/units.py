@@ -1,26 +1,25 @@
-"""The journals of a comparison, and the keys of their lines."""
+"""The journals of a comparison and the keys of their lines."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from llmctl.runs import Run
 from llmctl.studies.adapters.arms import Arm
-from llmctl.studies.adapters.recipe import CompareRecipe
+from llmctl.studies.adapters.recipe import AdapterCompareRecipe
+from llmctl.studies.adapters.unit_result import UnitResult
 
 UNITS, SEARCH = "units", "search"  # journals
 
 
-def is_searching(recipe: CompareRecipe) -> bool:
+def is_searching(recipe: AdapterCompareRecipe) -> bool:
     """Whether arms choose among learning rates."""
     return len(recipe.search.rates) > 1
 
 
 def unit_key(arm: Arm, seed: int) -> str:
-    """Of a unit's journal line; a model that is not trained is the same for all seeds."""
+    """The key of a unit's journal line. A model that is not trained has one line for all seeds."""
     return arm.name if arm.settings is None else f"{arm.name}/{seed}"
 
 
-def read_units(run: Run) -> dict[str, dict[str, Any]]:
+def read_units(run: Run) -> dict[str, UnitResult]:
     """The finished units by key."""
-    return {line["key"]: line for line in run.journal(UNITS)}
+    return {line["key"]: UnitResult.from_dict(line) for line in run.journal(UNITS)}

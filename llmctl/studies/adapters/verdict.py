@@ -1,4 +1,4 @@
-"""What the figures mean, in sentences, whichever way they came out."""
+"""The results of a comparison in sentences, whichever way they came out."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from llmctl.runs import Estimate
 from llmctl.studies.adapters.arm_kinds import BASE, arm_title
-from llmctl.studies.adapters.recipe import CompareRecipe
+from llmctl.studies.adapters.recipe import AdapterCompareRecipe
 
 
 def label(name: str) -> str:
@@ -16,7 +16,7 @@ def label(name: str) -> str:
     return arm_title(name)
 
 
-def verdicts(recipe: CompareRecipe, metrics: Mapping[str, Any]) -> list[str]:
+def verdicts(recipe: AdapterCompareRecipe, metrics: Mapping[str, Any]) -> list[str]:
     """Sentences for the report."""
     said = [_difference(found) for found in metrics["differences"]]
     said += [_cost(found) for found in metrics["differences"] if found["second"] == recipe.reference]
@@ -48,24 +48,24 @@ def _sign(figure: Estimate) -> int:
 def _difference(found: Mapping[str, Any]) -> str:
     first, second = label(found["first"]), label(found["second"])
     seeds, rows = found["over_seeds"], found["over_rows"]
-    told = (
+    text = (
         f"{first} minus {second}: validation loss {_show(seeds)} over seeds, {_bounds(rows)} over rows "
         f"(perplexity {100 * math.expm1(seeds.value or 0.0):+.1f} %)."
     )
     way = direction(found)
     if way:
-        return f"{told} {first} predicts held-out rows {'better' if way < 0 else 'worse'} than {second}."
+        return f"{text} {first} predicts held-out rows {'better' if way < 0 else 'worse'} than {second}."
     if seeds.low is None:
-        return f"{told} One seed has no interval, so this decides nothing."
+        return f"{text} One seed has no interval, so this decides nothing."
     if _sign(seeds) or _sign(rows):
         missing = "over rows" if _sign(seeds) else "over seeds"
-        return f"{told} The interval {missing} does not exclude zero, so this decides nothing."
-    return f"{told} Neither interval excludes zero: no difference is shown between {first} and {second}."
+        return f"{text} The interval {missing} does not exclude zero, so this decides nothing."
+    return f"{text} Neither interval excludes zero: no difference is shown between {first} and {second}."
 
 
 def _cost(found: Mapping[str, Any]) -> str:
     parts = []
-    for name, words in (("seconds_per_step", "time a step"), ("peak_memory", "peak memory")):
+    for name, words in (("seconds_per_step", "time per step"), ("peak_memory", "peak memory")):
         ratio = found[f"{name}_ratio"]
         if ratio is not None:
             parts.append(f"{ratio.value:.2f} times the {words}{_bounds(ratio, '.2f', ' ')}")
@@ -77,8 +77,8 @@ def _cost(found: Mapping[str, Any]) -> str:
 def _gap(metrics: Mapping[str, Any]) -> str:
     gaps = {name: metrics[name]["generalization_gap"]["value"] for name in metrics["comparison"]["arms"]}
     listed = ", ".join(f"{label(name)} {gap:+.3f}" for name, gap in gaps.items())
-    told = f"Generalization gap (validation minus training loss, both after training): {listed}."
-    return f"{told} That of base is how much harder the validation rows are." if BASE in gaps else told
+    text = f"Generalization gap (validation minus training loss, both after training): {listed}."
+    return f"{text} That of base is how much harder the validation rows are." if BASE in gaps else text
 
 
 def _sizes(metrics: Mapping[str, Any]) -> str:
@@ -91,7 +91,7 @@ def _sizes(metrics: Mapping[str, Any]) -> str:
     return f"Trained parameters differ by {share:.2f} % at most: {sizes}."
 
 
-def _rates(recipe: CompareRecipe, metrics: Mapping[str, Any]) -> str:
+def _rates(recipe: AdapterCompareRecipe, metrics: Mapping[str, Any]) -> str:
     rates = {
         label(name): metrics[name]["learning_rate"]
         for name in metrics["comparison"]["arms"]

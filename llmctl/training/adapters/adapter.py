@@ -50,7 +50,7 @@ class Ablation:
 
 
 @dataclass(frozen=True)
-class Adapter:
+class AdapterMethod:
     """What a training run trains: all weights, or a PEFT adapter of one method."""
 
     name: str

@@ -1,8 +1,8 @@
 """Full fine-tuning: every weight is trained, and the result is a whole model."""
 
-from llmctl.training.adapters.adapter import Adapter, BaseWeights, NoOptions
+from llmctl.training.adapters.adapter import AdapterMethod, BaseWeights, NoOptions
 
-FULL = Adapter(
+FULL = AdapterMethod(
     name="full",
     title="full fine-tuning",
     description="Train every weight of the model; the result is a whole model.",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from llmctl.training.adapters.adapter import Adapter, SizedAdapter
+from llmctl.training.adapters.adapter import AdapterMethod, SizedAdapter
 from llmctl.training.frozen import FrozenSettings
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def make_lora_config(options: LoraSettings, model: Any) -> Any:
 
     modules = options.target_modules
     if model.config is not model.config.get_text_config():
-        from llmctl.training.image_rows import language_targets
+        from llmctl.training.data.images import language_targets
 
         modules = language_targets(model, modules)
     return LoraConfig(
@@ -65,7 +65,7 @@ def match_rank(model_config: Any, train: TrainSettings, budget: int) -> SizedAda
     return SizedAdapter(f"rank {match.size}", match.parameters, train.model_copy(update={"lora": shape}))
 
 
-LORA = Adapter(
+LORA = AdapterMethod(
     name="lora",
     title="LoRA",
     description="Train low-rank updates of the linear layers; the base model stays as it is.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llmctl.errors import UserError
-from llmctl.training.adapters.adapter import Ablation, Adapter, SizedAdapter
+from llmctl.training.adapters.adapter import Ablation, AdapterMethod, SizedAdapter
 
 if TYPE_CHECKING:
     from llmctl.training.config import TrainSettings
@@ -53,7 +53,7 @@ def _checked(model_config: Any, train: TrainSettings) -> Any:
     return gin
 
 
-SPARSE_GIN = Adapter(
+SPARSE_GIN = AdapterMethod(
     name="sparse-gin",
     title="Sparse-GIN",
     description="Train a small graph network on each layer's own attention graph.",

@@ -5,10 +5,9 @@ import pytest
 from llmctl.errors import UserError
 from llmctl.reach.curves.epsilon import (
     Pair,
-    compare,
     epsilon_by_tokens,
     epsilon_curve,
-    merge_shards,
+    epsilon_difference,
     summarize,
 )
 
@@ -56,25 +55,19 @@ def test_the_most_frequent_control_tokens_are_counted():
 def test_a_comparison_is_paired_and_clustered():
     first = [pair(n, 1, state=f"s{n // 2}") for n in range(6)]
     second = [pair(n, 1 if n < 3 else None, state=f"s{n // 2}") for n in range(6)]
-    interval = compare(first, second, 1)
+    interval = epsilon_difference(first, second, 1)
     assert interval.value == pytest.approx(0.5)  # the second fails on three of six that the first solves
-    assert interval.low < 0.5 < interval.high
+    assert -1 <= interval.low < 0.5 < interval.high <= 1
     with pytest.raises(UserError, match="differ in 1 pairs"):
-        compare(first, second[:-1], 1)
+        epsilon_difference(first, second[:-1], 1)
     alone = [pair(n, 1, state="s") for n in range(2)]
     with pytest.raises(UserError, match="1 states give no interval"):
-        compare(alone, alone, 1)
+        epsilon_difference(alone, alone, 1)
 
 
-def test_merging_refuses_missing_and_doubled_pairs():
-    ids = [p.id for p in PAIRS]
-    assert merge_shards([PAIRS[3:], PAIRS[:3]], ids) == PAIRS
-    with pytest.raises(UserError, match="1 of 5 pairs are missing .first: 'p4'"):
-        merge_shards([PAIRS[:4]], ids)
+def test_a_pair_given_twice_is_refused():
     with pytest.raises(UserError, match="1 pairs are there twice .first: 'p0'"):
-        merge_shards([PAIRS, PAIRS[:1]], ids)
-    with pytest.raises(UserError, match="not part of this curve"):
-        merge_shards([PAIRS], ids[:-1])
+        epsilon_curve([*PAIRS, PAIRS[0]])
 
 
 def test_a_curve_of_nothing_is_refused():

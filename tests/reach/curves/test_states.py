@@ -5,7 +5,7 @@ import pytest
 
 from llmctl.errors import UserError
 from llmctl.reach.curves.recipe import StateSettings, TargetSettings
-from llmctl.reach.curves.states import State, draw_targets, read_plan, read_states
+from llmctl.reach.curves.states import SourceState, draw_targets, read_plan, read_states
 
 SETTINGS = StateSettings(count=0, lengths=(3, 5))
 
@@ -63,7 +63,7 @@ def test_a_missing_file_and_lengths_of_zero_are_refused(tokenizer, tmp_path):
 
 
 def test_targets_are_what_their_kind_says():
-    state = State(3, (1, 2), (7, 8, 9))
+    state = SourceState(3, (1, 2), (7, 8, 9))
     order = list(range(99, -1, -1))
     assert draw_targets(state, TargetSettings(), 100, None) == ((7,),)
     assert draw_targets(state, TargetSettings(tokens=2), 100, None) == ((7, 8),)
@@ -76,17 +76,17 @@ def test_targets_are_what_their_kind_says():
 
 def test_targets_depend_on_the_state_and_the_seed_alone():
     settings = TargetSettings(draw="vocabulary", count=5)
-    one = draw_targets(State(1, (1,), ()), settings, 100, None)
-    assert one == draw_targets(State(1, (5, 6), ()), settings, 100, None)
-    assert one != draw_targets(State(2, (1,), ()), settings, 100, None)
-    assert one != draw_targets(State(1, (1,), ()), settings.model_copy(update={"seed": 1}), 100, None)
+    one = draw_targets(SourceState(1, (1,), ()), settings, 100, None)
+    assert one == draw_targets(SourceState(1, (5, 6), ()), settings, 100, None)
+    assert one != draw_targets(SourceState(2, (1,), ()), settings, 100, None)
+    assert one != draw_targets(SourceState(1, (1,), ()), settings.model_copy(update={"seed": 1}), 100, None)
 
 
 def test_too_few_tokens_for_the_targets_are_refused():
     with pytest.raises(UserError, match="followed by 1 tokens, but targets.tokens is 2"):
-        draw_targets(State(1, (1,), (7,)), TargetSettings(tokens=2), 100, None)
+        draw_targets(SourceState(1, (1,), (7,)), TargetSettings(tokens=2), 100, None)
     with pytest.raises(UserError, match="targets.count is 75, but the vocabulary has 40"):
-        draw_targets(State(1, (1,), ()), TargetSettings(draw="vocabulary"), 40, None)
+        draw_targets(SourceState(1, (1,), ()), TargetSettings(draw="vocabulary"), 40, None)
 
 
 def test_a_plan_is_taken_over_by_text_where_the_tokenizer_differs(tokenizer, tmp_path):

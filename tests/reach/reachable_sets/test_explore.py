@@ -10,9 +10,8 @@ from llmctl.reach.reachable_sets.explore import (
     Growth,
     ReachableSet,
     explore,
-    pull_score,
-    push_score,
 )
+from llmctl.reach.reachable_sets.scores import pull_score, push_score
 from tests.reach.oracle import STATE, emitted, truth
 
 

@@ -87,23 +87,24 @@ def test_the_batch_is_halved_until_it_fits_and_scores_stay_the_same(model, token
     layout = layout_for(tokenizer)
     controls = torch.arange(3, 43).view(20, 2)
     expected = Scorer(model, layout).score(controls).loss
-    scorer = Scorer(model, layout, batch=16)
-    run, seen = scorer._run, []
+    forward, seen = model.forward, []
 
-    def crowded(rows, prefix, keep):
-        if len(rows) > 5:
+    def crowded(*args, **options):
+        if len(options["input_ids"]) > 5:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        seen.append(len(rows))
-        return run(rows, prefix, keep)
+        seen.append(len(options["input_ids"]))
+        return forward(*args, **options)
 
-    monkeypatch.setattr(scorer, "_run", crowded)
+    monkeypatch.setattr(model, "forward", crowded)
+    scorer = Scorer(model, layout, batch=16)
     assert torch.allclose(scorer.score(controls).loss, expected, atol=1e-5)
     assert seen == [4] * 5  # 16, 8, then 4
+    assert scorer.meter.forwards == 20  # a pass that ran out of memory scored nothing
 
 
 def test_an_error_that_is_not_about_memory_is_not_swallowed(model, tokenizer, monkeypatch):
     scorer = Scorer(model, layout_for(tokenizer))
-    monkeypatch.setattr(scorer, "_run", lambda *_: (_ for _ in ()).throw(RuntimeError("bad kernel")))
+    monkeypatch.setattr(model, "forward", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("bad kernel")))
     with pytest.raises(RuntimeError, match="bad kernel"):
         scorer.score(torch.arange(8).view(4, 2))
 

@@ -20,15 +20,20 @@ def test_the_published_schedule_is_that_of_the_paper():
     assert not any(p.stop_early or p.keep_best or p.ordered for p in phases)
 
 
-def test_easy_targets_get_more_of_the_short_controls_and_less_of_the_longest():
-    easy, hard = (work(schedules.default(4, loss)) for loss in (1.0, 12.0))
-    assert all(easy[k] > hard[k] for k in (1, 2, 3))
-    assert easy[4] < hard[4]
+def test_a_control_length_gets_the_same_phases_whatever_the_longest_is():
+    short, long = (schedules.default(max_k).phases for max_k in (4, 10))
+    assert long[: len(short)] == short
+    assert [phase.k for phase in short if phase.method == "gcg"] == [1, 2, 3, 4]
 
 
-def test_effort_multiplies_the_work():
-    once, twice = (sum(work(schedules.default(4, 12.0, effort=e)).values()) for e in (1, 2))
-    assert twice == pytest.approx(2 * once, rel=0.05)
+@pytest.mark.parametrize("effort", [0.25, 2, 8])
+def test_effort_multiplies_the_work_at_every_length(effort):
+    once, more = (gradient_work(schedules.default(4, effort=e)) for e in (1, effort))
+    assert more == {k: effort * once[k] for k in once}
+
+
+def gradient_work(schedule):
+    return {p.k: p.candidates * p.steps for p in schedule.phases if p.method == "gcg"}
 
 
 def test_one_method_has_the_same_candidates_at_every_length():

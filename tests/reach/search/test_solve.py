@@ -242,7 +242,7 @@ def test_the_same_problem_is_solved_in_every_position(model, tokenizer):
     for position in ("before", "after", "system", "user_start", "user_end", "reply_start"):
         result = solve(model, tokenizer, Problem(state="hi", target="q", position=position), max_k=1)
         assert result.position == position
-        assert result.base_rank >= 0 and result.forwards > 10
+        assert result.base_rank >= 0 and result.forwards >= 3
 
 
 @pytest.mark.parametrize(

@@ -195,7 +195,7 @@ def test_a_left_side_goes_through_the_model_once_a_search(model, tokenizer, monk
 
 
 def test_a_scan_wider_than_a_batch_is_cut_and_put_together(model, tokenizer, monkeypatch):
-    monkeypatch.setattr("llmctl.reach.scoring.scorer._BATCH_TOKENS", {"cpu": 128})
+    monkeypatch.setattr("llmctl.reach.scoring.runner.BATCH_TOKENS", {"cpu": 128})
     calls = Calls(model, monkeypatch)
     scan = Schedule("scan", (Phase("scan", 1, stop_early=False, ordered=False),))
     problems = mixed_problems()[:2]

@@ -11,7 +11,7 @@ from llmctl.cli.reach import app
 from llmctl.errors import UserError
 from llmctl.reach.universal import run as optimize_run
 from llmctl.reach.universal.data import read_pairs
-from llmctl.reach.universal.recipe import DataSettings, OptimizeRecipe
+from llmctl.reach.universal.recipe import OptimizeRecipe, PairSettings
 from llmctl.runs import Journal, Run, load_recipe, read_journal, timing
 
 ROWS = [{"q": f"say {i}", "a": "ab"[i % 2] * (1 + i % 2)} for i in range(10)]
@@ -145,20 +145,20 @@ def test_other_data_under_a_started_run_are_refused(tiny_model, file, tmp_path):
 def test_no_question_is_in_both_sets_and_repeats_are_counted(tmp_path):
     path = tmp_path / "pairs.jsonl"
     path.write_text("".join(json.dumps({"question": f"q{i % 6}", "answer": "x"}) + "\n" for i in range(12)))
-    data = read_pairs(DataSettings(path=path, train=4, held_out=2, split_seed=0))
+    data = read_pairs(PairSettings(path=path, train=4, held_out=2, split_seed=0))
     assert [pair.question for pair in data.train + data.held_out] == [f"q{i}" for i in range(6)]
-    shuffled = read_pairs(DataSettings(path=path, train=4, held_out=2, split_seed=3))
+    shuffled = read_pairs(PairSettings(path=path, train=4, held_out=2, split_seed=3))
     assert {pair.question for pair in shuffled.train} & {pair.question for pair in shuffled.held_out} == set()
     assert shuffled != data
-    assert shuffled == read_pairs(DataSettings(path=path, train=4, held_out=2, split_seed=3))
+    assert shuffled == read_pairs(PairSettings(path=path, train=4, held_out=2, split_seed=3))
     reversed_rows = path.read_text().splitlines()[::-1]
     path.write_text("\n".join([reversed_rows[0], *reversed_rows]))
-    assert read_pairs(DataSettings(path=path, train=4, held_out=2, split_seed=0)).repeats == 1
+    assert read_pairs(PairSettings(path=path, train=4, held_out=2, split_seed=0)).repeats == 1
 
 
 def test_pairs_come_from_a_task_with_its_own_splits():
     data = read_pairs(
-        DataSettings(task="sort", train=5, held_out=3, prompt="Q: {question}", reply=" {answer}")
+        PairSettings(task="sort", train=5, held_out=3, prompt="Q: {question}", reply=" {answer}")
     )
     assert len(data.train) == 5
     assert len(data.held_out) == 3
@@ -203,7 +203,7 @@ def test_a_dry_run_estimates_the_work_and_makes_nothing(recipe, tmp_path):
     ("sets", "message"),
     [
         (["control.k=0"], "control.k is 0.*greater than or equal to 1"),
-        (["data.train=20"], "ask for 23 pairs, but the data hold 10"),
+        (["data.train=20"], "need 23 pairs, but the data hold 10"),
         (["data.question=quest"], r"pairs.jsonl, line \d+: field 'quest' is missing.*'q', 'a'"),
         (["data.path=/nowhere.jsonl"], "no file or folder at /nowhere.jsonl"),
         (["data.path=", "data.pairs=[]"], "hold no pairs"),

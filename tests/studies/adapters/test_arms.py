@@ -8,13 +8,13 @@ from llmctl.gin.matched import linear_targets
 from llmctl.runs.recipe import parse_recipe
 from llmctl.studies.adapters.arms import mismatch, resolve_arms
 from llmctl.studies.adapters.loop import check_compare
-from llmctl.studies.adapters.recipe import CompareRecipe
+from llmctl.studies.adapters.recipe import AdapterCompareRecipe
 from llmctl.training.scratch import build_config, count_parameters, load_scratch_tokenizer
 from tests.training.runs import compare_recipe
 
 
 def recipe(tiny_model, **changes):
-    return parse_recipe(CompareRecipe, compare_recipe(tiny_model) | changes, "test")
+    return parse_recipe(AdapterCompareRecipe, compare_recipe(tiny_model) | changes, "test")
 
 
 def config_of(model):

@@ -13,7 +13,8 @@ import pytest
 from llmctl.models.loading import load
 from llmctl.runs import read_journal
 from llmctl.studies.adapters.probe import curve_steps, read_probe
-from llmctl.training.data import prepare, read_rows
+from llmctl.training.data import prepare
+from llmctl.training.data.rows import read_rows
 from llmctl.training.validation import row_losses
 from tests.training.runs import compare_recipe, facts, run_compare_in
 

@@ -20,7 +20,7 @@ def run_beam(search: Search, phase: Phase) -> Iterator[Step]:
     Args:
         search: The problem; its best control of each length is updated.
         phase: `width` controls of each length are kept; each is lengthened by `candidates` random tokens
-            (0: by all of them).
+            (0: by all of them), or by more where fewer than `width` are there, as at length 1.
 
     Yields:
         One step per length.
@@ -30,7 +30,8 @@ def run_beam(search: Search, phase: Phase) -> Iterator[Step]:
     for length in range(1, phase.k + 1):
         if length in beams:
             continue
-        controls = torch.cat([_lengthened(search, beam, phase) for beam in beams[length - 1]])
+        count = -(-phase.candidates * phase.width // max(len(beams[length - 1]), 1))
+        controls = torch.cat([_lengthened(search, beam, count) for beam in beams[length - 1]])
         controls, losses = search.evaluate(controls, phase.method, stop_early=phase.stop_early)
         beams[length] = controls[losses.argsort()[: phase.width]]
         if length in search.best:
@@ -39,14 +40,19 @@ def run_beam(search: Search, phase: Phase) -> Iterator[Step]:
             return
 
 
-def _lengthened(search: Search, beam: Tensor, phase: Phase) -> Tensor:
+def _lengthened(search: Search, beam: Tensor, count: int) -> Tensor:
+    """A control lengthened by `count` random tokens; 0 is every token."""
     tokens = search.tokens
-    if phase.candidates and phase.candidates < len(tokens):
-        tokens = tokens[torch.randperm(len(tokens), generator=search.generator)[: phase.candidates]]
+    if count and count < len(tokens):
+        tokens = tokens[torch.randperm(len(tokens), generator=search.generator)[:count]]
     return lengthen(beam, tokens, search.scorer.layout)
 
 
 _WIDTH = 8
+
+
+def _planned(search: Search, phase: Phase) -> int:
+    return min(phase.candidates or len(search.tokens), len(search.tokens)) * phase.width
 
 
 def _sizes(candidates: int, steps: int) -> Mapping[str, int]:
@@ -59,6 +65,7 @@ METHOD = SearchMethod(
     summary="Keeps the best controls of each length and lengthens each by many tokens.",
     sizes=_sizes,
     reads=("candidates", "width", "stop_early"),
+    planned=_planned,
     colour="#e0a030",
     marker="v",
 )

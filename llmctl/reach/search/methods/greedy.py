@@ -52,6 +52,11 @@ def run_greedy(search: Search, phase: Phase) -> Iterator[Step]:
             return
 
 
+def planned_extensions(search: Search, phase: Phase) -> int:
+    """Controls that a phase scores: at most one per allowed token."""
+    return min(phase.candidates or len(search.tokens), len(search.tokens))
+
+
 def _sizes(candidates: int, steps: int) -> Mapping[str, int]:
     return {"candidates": candidates * steps}
 
@@ -62,6 +67,7 @@ METHOD = SearchMethod(
     summary="Lengthens the best shorter control by the best next token.",
     sizes=_sizes,
     reads=("candidates", "stop_early", "ordered"),
+    planned=planned_extensions,
     colour="#59a869",
     marker="^",
 )

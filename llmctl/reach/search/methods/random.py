@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-import torch
-
 from llmctl.reach.result import Step
 from llmctl.reach.search.config import Phase
 from llmctl.reach.search.methods.registry import SearchMethod
 from llmctl.reach.search.state import Search
+
+_TRIES = 16  # draws in a row that a filter may refuse before the search gives up
 
 
 def run_random(search: Search, phase: Phase) -> Iterator[Step]:
@@ -17,16 +17,20 @@ def run_random(search: Search, phase: Phase) -> Iterator[Step]:
 
     Args:
         search: The problem; its best control of length k is updated.
-        phase: Each of `steps` steps draws `candidates` controls.
+        phase: Each of `steps` steps scores `candidates` controls; a control that is drawn again is drawn
+            anew.
 
     Yields:
         One step per `candidates` controls.
     """
     for _ in range(phase.steps):
-        shape = (phase.candidates, phase.k)
-        chosen = torch.randint(len(search.tokens), shape, generator=search.generator)
-        controls = search.fresh(search.tokens[chosen])
-        search.evaluate(controls, phase.method, stop_early=phase.stop_early)
+        missing, tries = phase.candidates, _TRIES
+        while missing > 0 and tries > 0 and search.untried(phase.k) > 0:
+            scored, _ = search.evaluate_uniform(missing, phase.k, phase.method, stop_early=phase.stop_early)
+            missing -= len(scored)
+            tries = _TRIES if len(scored) else tries - 1
+            if phase.stop_early and search.is_solved(phase.k):
+                break
         if phase.k in search.best:
             yield search.step(phase.method, phase.k)
         if phase.stop_early and search.is_solved(phase.k):

@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from llmctl.reach.search.config import Phase
     from llmctl.reach.search.state import Search
 
+
+def planned_candidates(search: Search, phase: Phase) -> int:
+    """Controls that a phase of a method with steps of equal size scores; 0 per step is every token once."""
+    return (phase.candidates or len(search.tokens)) * phase.steps
+
+
 OTHER_COLOUR = "#444444"  # for methods that this installation does not have, as in files of others
 OTHER_MARKER = "+"
 
@@ -43,6 +49,9 @@ class SearchMethod:
     """The longest control that the method can look for; None is no limit."""
     needs_candidates: bool = False
     """Whether a phase must say how many controls to score; else 0 stands for all of them."""
+    planned: Callable[[Search, Phase], int] = planned_candidates
+    """How many controls a phase scores if it finds no witness. `run` scores that many; only where fewer
+    controls exist, or a filter refuses them, may it score fewer."""
     colour: str = OTHER_COLOUR
     """In plots, as "#rrggbb"."""
     marker: str = OTHER_MARKER
@@ -54,7 +63,7 @@ METHODS: Registry[SearchMethod] = Registry(
     "llmctl.methods",
     {
         name: f"llmctl.reach.search.methods.{name}:METHOD"
-        for name in ("scan", "greedy", "gcg", "beam", "random")
+        for name in ("scan", "greedy", "copying", "gcg", "beam", "random")
     },
 )
 

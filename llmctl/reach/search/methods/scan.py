@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from llmctl.reach.result import Step
 from llmctl.reach.search.config import Phase
-from llmctl.reach.search.methods.greedy import run_greedy
+from llmctl.reach.search.methods.greedy import planned_extensions, run_greedy
 from llmctl.reach.search.methods.registry import SearchMethod
 from llmctl.reach.search.state import Search
 
@@ -38,6 +38,7 @@ METHOD = SearchMethod(
     summary="Tries every allowed control of one token.",
     sizes=_sizes,
     reads=("candidates", "stop_early", "ordered"),
+    planned=planned_extensions,
     max_k=1,
     colour="#1f6fb4",
     marker="s",

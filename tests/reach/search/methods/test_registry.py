@@ -68,7 +68,7 @@ def test_a_method_reads_the_fields_it_names_and_no_others(name, small_model, let
     k = METHODS[name].max_k or 2
     # Without an early stop, so that every part of the method runs.
     phase = Recording(Phase(name, k, candidates=2, steps=3, swaps=2, buffer=2, stop_early=False))
-    search = start_search(small_model, letters, Problem(STATE, [7], candidates=FEW), k)
+    search = start_search(small_model, letters, Problem(STATE, [9], candidates=FEW), k)
     steps = list(METHODS[name].run(search, phase))
     assert {step.method for step in steps} == {name}
     assert phase.read - {"method", "k"} == set(METHODS[name].reads)
