@@ -41,7 +41,8 @@ FolderArgument = Annotated[
 
 @app.command(
     help="Run an evaluation job; an interrupted job continues where it stopped. Exit code 3 means that a "
-    "model failed and the others are done, exit code 4 that the token budget is used up."
+    "model failed and the others are done, or that more samples failed than fail_on_error allows; exit "
+    "code 4 that the budget of tokens or of cost is used up."
 )
 def run(
     job: JobArgument,
@@ -71,6 +72,14 @@ def run(
             "--max-cost-tokens", min=1, help="Stop before the job samples more new tokens than this."
         ),
     ] = None,
+    max_cost: Annotated[
+        float | None,
+        typer.Option(
+            "--max-cost",
+            min=0,
+            help="Stop before the job might cost more than this, at the prices of the recipe.",
+        ),
+    ] = None,
     folder: RunOption = None,
     sets: SetOption = None,
     as_json: JsonOption = False,
@@ -85,26 +94,33 @@ def run(
     given = [*(sets or []), *([] if limit is None else [f"limit={limit}"])]
     start = Start(job, folder, given, as_json, dry_run, fresh)
     job_spec = find_spec("llmctl.jobs.run_spec:job_spec")
-    spec = job_spec(run_folder(folder, job), Engine(engine, workers, address), max_cost_tokens)
+    spec = job_spec(run_folder(folder, job), Engine(engine, workers, address), max_cost_tokens, max_cost)
     result: JobResult | None = carry_out("eval run", spec, start)
     if result is not None:
         _exit(result)
 
 
-@app.command(help="Show the metrics of a finished job, with intervals and paired tests.")
+@app.command(help="Show the metrics of a job with intervals and paired tests, as far as it is finished.")
 def show(folder: FolderArgument, as_json: JsonOption = False) -> None:
     """Print the summary of the job."""
     from llmctl.cli.output import print_json, print_table, print_text
-    from llmctl.jobs.show import all_tables, read_summary
+    from llmctl.jobs.partial import job_output
+    from llmctl.jobs.show import all_tables
 
-    summary = read_summary(folder)
+    with job_output(folder) as job:
+        summary = job.summary
     if as_json:
         print_json(summary)
         return
     for table in all_tables(summary):
         print_table(table)
     for model, reason in summary["failed"].items():
-        print_text(f"{model} failed and is not in the results: {reason}")
+        print_text(f"{model} failed, and only what it finished before is in the results: {reason}")
+    if "unfinished" in summary:
+        print_text(
+            f"the job is not finished: these are the {summary['unfinished']} shards that are; "
+            "`llmctl eval run` continues it"
+        )
 
 
 @app.command(help="Compare two finished jobs on the same problems, problem by problem.")
@@ -157,17 +173,57 @@ def export(
         print_text(str(path))
 
 
+@app.command(help="Check the stored replies of a finished job again with changed tasks, without sampling.")
+def rescore(
+    folder: FolderArgument,
+    sets: SetOption = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--run", help="New folder for the result.", show_default="the job's folder with -rescored"
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a job with the same replies and new rewards, and print what changed."""
+    from llmctl.cli.output import print_json, print_table, print_text
+    from llmctl.jobs.rescore import rescore_job
+    from llmctl.jobs.show import all_tables
+
+    found = rescore_job(folder, sets or [], output)
+    if as_json:
+        changes = {"folder": str(found.folder), "differences": found.differences, "changed": found.changed}
+        print_json({**changes, **found.result.to_dict()})
+        return
+    for table in all_tables(found.result.summary or {}):
+        print_table(table)
+    for line in found.differences:
+        print_text(f"recipe differs: {line}")
+    print_text(f"{found.changed:,} of {found.result.rows:,} samples are judged otherwise: {found.folder}")
+
+
 def _exit(result: JobResult) -> None:
     """Report on stderr what is not done, and exit with its code."""
     from llmctl.cli.failures import say
 
     for model, reason in result.failed.items():
         say(f"model {model} failed, the others are done: {reason}")
+    if result.max_cost is not None:
+        say(
+            f"stopped at a cost of {result.cost or 0:.4g} of {result.max_cost:.4g} and {result.tokens:,} new "
+            "tokens, before a shard that might exceed a budget: the same command with a greater one goes on"
+        )
+        raise typer.Exit(BUDGET_REACHED)
     if result.budget is not None:
         say(
             f"stopped at {result.tokens:,} of {result.budget:,} new tokens, before a shard that might exceed "
             "the budget: the same command with a greater --max-cost-tokens goes on from here"
         )
         raise typer.Exit(BUDGET_REACHED)
-    if result.failed:
+    if result.has_too_many_errors:
+        say(
+            f"{result.errors:,} of {result.samples:,} samples failed, which is more than fail_on_error "
+            f"({result.fail_on_error:g}) allows: the same command asks for these alone again"
+        )
+    if result.failed or result.has_too_many_errors:
         raise typer.Exit(MODEL_FAILED)

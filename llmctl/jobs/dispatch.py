@@ -3,38 +3,53 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from llmctl.jobs.plan import most_tokens
 from llmctl.jobs.pool import Lost, WorkerPool
+from llmctl.jobs.prices import ShardPrices
 from llmctl.jobs.records import Done, Failed, Outcome, Shard
 from llmctl.jobs.spec import JobRecipe
 
 
 class Budget:
-    """The new tokens that a job may sample. Shards in flight count with their maximum.
+    """What a job may spend: new tokens, and money. Shards in flight count with their maximum.
 
     Args:
         limit: Maximum number of new tokens; None is no limit.
         spent: New tokens of the shards that are already finished.
+        max_cost: Maximum cost at the prices of the recipe; None is no limit.
+        cost: Cost of the shards that are already finished.
     """
 
-    def __init__(self, limit: int | None, spent: int = 0) -> None:
+    def __init__(
+        self,
+        limit: int | None,
+        spent: int = 0,
+        max_cost: float | None = None,
+        cost: float = 0.0,
+    ) -> None:
         self.limit, self.spent = limit, spent
-        self.is_used_up = False  # a shard was not started because of the limit
-        self._reserved: dict[str, int] = {}
+        self.max_cost, self.cost = max_cost, cost
+        self.is_used_up = False  # a shard was not started because of a limit
+        self._reserved: dict[str, tuple[int, float]] = {}
 
-    def take(self, shard: Shard, most: int) -> bool:
-        """Reserve `most` tokens for a shard; False if that might pass the limit."""
-        if self.limit is not None and self.spent + sum(self._reserved.values()) + most > self.limit:
+    def take(self, shard: Shard, most: int, most_cost: float = 0.0) -> bool:
+        """Reserve `most` tokens and `most_cost` for a shard; False if that might pass a limit."""
+        tokens = self.spent + sum(tokens for tokens, _ in self._reserved.values()) + most
+        cost = self.cost + sum(cost for _, cost in self._reserved.values()) + most_cost
+        if self.limit is not None and tokens > self.limit:
             return False
-        self._reserved[shard.key] = most
+        if self.max_cost is not None and cost > self.max_cost:
+            return False
+        self._reserved[shard.key] = most, most_cost
         return True
 
-    def settle(self, shard: Shard, tokens: int) -> None:
+    def settle(self, shard: Shard, tokens: int, cost: float = 0.0) -> None:
         """Replace the reservation of a shard by what it cost."""
         self._reserved.pop(shard.key, None)
         self.spent += tokens
+        self.cost += cost
 
 
 class Dispatcher:
@@ -44,11 +59,22 @@ class Dispatcher:
         pool: The workers.
         recipe: The job's recipe.
         shards: The shards that are not finished yet.
-        budget: The new tokens that may be sampled.
+        budget: What may be spent.
+        prepare: Completes a shard just before it is handed to a worker.
+        prices: What shards cost; None where there are no prices.
     """
 
-    def __init__(self, pool: WorkerPool, recipe: JobRecipe, shards: Sequence[Shard], budget: Budget) -> None:
+    def __init__(
+        self,
+        pool: WorkerPool,
+        recipe: JobRecipe,
+        shards: Sequence[Shard],
+        budget: Budget,
+        prepare: Callable[[Shard], Shard] = lambda shard: shard,
+        prices: ShardPrices | None = None,
+    ) -> None:
         self.pool, self.recipe, self.budget = pool, recipe, budget
+        self._prepare, self._prices = prepare, prices
         self.failed: dict[str, str] = {}  # model -> why it was given up
         self._pending: dict[str, deque[Shard]] = {}  # base -> shards
         for shard in shards:
@@ -85,9 +111,11 @@ class Dispatcher:
             if base is None:
                 return
             shard = self._pending[base][0]
-            if not self.budget.take(shard, most_tokens(self.recipe, shard)):
+            most_cost = self._prices.most(shard) if self._prices else 0.0
+            if not self.budget.take(shard, most_tokens(self.recipe, shard), most_cost):
                 return
             self._pending[base].popleft()
+            shard = self._prepare(shard)
             self._loaded[worker] = base
             held.append(shard)
             self.pool.submit(worker, shard)
@@ -103,10 +131,14 @@ class Dispatcher:
 
     def _came(self, worker: int, outcome: Outcome) -> Iterator[Outcome]:
         shard = self._in_flight[worker].popleft()
-        self.budget.settle(shard, outcome.tokens if isinstance(outcome, Done) else 0)
         if isinstance(outcome, Done):
+            cost = (
+                self._prices.cost(shard.model, outcome.prompt_tokens, outcome.tokens) if self._prices else 0.0
+            )
+            self.budget.settle(shard, outcome.tokens, cost)
             yield outcome
         else:
+            self.budget.settle(shard, 0)
             yield from self._give_up(outcome)
 
     def _give_up(self, failure: Failed) -> Iterator[Outcome]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from llmctl.jobs.plan import count_problems, count_samples, most_tokens, plan_shards
+from llmctl.jobs.prices import ShardPrices
 from llmctl.jobs.rates import known_rates
 from llmctl.jobs.records import ProblemCount
 from llmctl.jobs.spec import JobRecipe
@@ -43,6 +44,9 @@ def estimate_job(recipe: JobRecipe, folder: Path) -> dict[str, Any]:
         "samples": sum(count_samples(recipe, shard) for shard in plan),
         "new tokens, at most": sum(most_tokens(recipe, shard) for shard in plan),
     }
+    if recipe.models.keys() == recipe.prices.keys():
+        prices = ShardPrices(recipe)
+        work["cost, at most"] = f"{sum(prices.most(shard) for shard in plan):.4g}"
     for model in recipe.models:
         most = sum(most_tokens(recipe, shard) for shard in plan if shard.model == model)
         if model in rates:

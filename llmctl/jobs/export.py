@@ -15,9 +15,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from llmctl.jobs.partial import JobOutput, job_output
 from llmctl.jobs.plan import open_tasks, task_problems
-from llmctl.jobs.results import COLUMNS, RESULTS, read_groups
-from llmctl.jobs.show import all_tables, read_job, read_summary
+from llmctl.jobs.results import COLUMNS, read_groups
+from llmctl.jobs.show import all_tables
 from llmctl.jobs.spec import JobRecipe
 from llmctl.runs.files import TEMPORARY_SUFFIX, disk_error, make_folder, write_json, write_text
 from llmctl.tasks import Problem
@@ -27,7 +28,7 @@ INSPECT_VERSION = 2  # version of the log's schema
 
 
 def export_job(folder: Path, to: Format, output: Path | None = None) -> list[Path]:
-    """Write a finished job in another format.
+    """Write a job in another format, as far as it is finished.
 
     Args:
         folder: The job's folder.
@@ -38,19 +39,19 @@ def export_job(folder: Path, to: Format, output: Path | None = None) -> list[Pat
         The files that were written.
 
     Raises:
-        UserError: The job is not finished, its task is missing (inspect), or the disk refused.
+        UserError: No shard of the job is finished, its task is missing (inspect), or the disk refused.
     """
-    summary = read_summary(folder)
-    if to == "csv":
-        return [_csv(folder / RESULTS, output or folder / "results.csv")]
-    if to == "markdown":
-        path = output or folder / "summary.md"
-        make_folder(path.parent)
-        write_text(path, "\n\n".join(table.to_markdown() for table in all_tables(summary)) + "\n")
-        return [path]
-    target = output or folder / "inspect"
-    make_folder(target)
-    return list(_inspect(folder, summary, target))
+    with job_output(folder) as job:
+        if to == "csv":
+            return [_csv(job.path, output or folder / "results.csv")]
+        if to == "markdown":
+            path = output or folder / "summary.md"
+            make_folder(path.parent)
+            write_text(path, "\n\n".join(table.to_markdown() for table in all_tables(job.summary)) + "\n")
+            return [path]
+        target = output or folder / "inspect"
+        make_folder(target)
+        return list(_inspect(job, target))
 
 
 def _csv(results: Path, path: Path) -> Path:
@@ -76,16 +77,16 @@ def _csv(results: Path, path: Path) -> Path:
     return path
 
 
-def _inspect(folder: Path, summary: Mapping[str, Any], target: Path) -> Iterator[Path]:
-    recipe = read_job(folder)
-    created = datetime.fromtimestamp((folder / RESULTS).stat().st_mtime, UTC).isoformat(timespec="seconds")
+def _inspect(job: JobOutput, target: Path) -> Iterator[Path]:
+    recipe = job.recipe
+    created = datetime.fromtimestamp(job.path.stat().st_mtime, UTC).isoformat(timespec="seconds")
     problems = {
         name: {problem.id: problem for problem in task_problems(recipe, name, task)}
         for name, task in open_tasks(recipe).items()
     }
-    entries = {(e["model"], e["task"], e["protocol"]): e for e in summary["figures"]}
-    for group, rows in _groups(folder / RESULTS):
-        if not recipe.protocols[group[2]].definition.samples_text:
+    entries = {(e["model"], e["task"], e["protocol"]): e for e in job.summary["figures"]}
+    for group, rows in _groups(job.path):
+        if group not in entries or not recipe.protocols[group[2]].definition.samples_text:
             continue
         samples = inspect_samples(recipe, group, rows, problems[group[1]])
         path = target / f"{re.sub('[^0-9A-Za-z.+-]+', '-', '_'.join([created, *group]))}.json"

@@ -53,20 +53,33 @@ def estimate(values: Floats, seed: int = 0) -> Estimate:
         values: (S, P), one row per seed.
         seed: Seed of the bootstrap.
 
+    Numbers that are NaN (nothing was answered) are left out.
+
     Returns:
         The mean with Wilson's interval where all numbers are 0 or 1 (clustered by problem with several
         seeds), otherwise with a bootstrap interval over problems.
     """
-    seeds, problems = values.shape
-    if not np.isin(values, (0.0, 1.0)).all():
-        return mean_estimate(values.mean(0), seed)
-    if seeds == 1:
-        return wilson(int(values.sum()), problems)
-    return rate_of_clusters(values.sum(0), np.full(problems, float(seeds)))
+    known = np.isfinite(values)
+    values, known = values[:, known.any(0)], known[:, known.any(0)]
+    if not np.isin(values[known], (0.0, 1.0)).all():
+        return mean_estimate(mean_over_seeds(values), seed)
+    if len(values) == 1:
+        return wilson(int(values.sum()), values.shape[1])
+    return rate_of_clusters(np.nansum(values, 0), known.sum(0).astype(float))
+
+
+def mean_over_seeds(values: Floats) -> Floats:
+    """(P,) means of (S, P) numbers, without those that are NaN; NaN where all are."""
+    known = np.isfinite(values)
+    counts = known.sum(0)
+    with np.errstate(invalid="ignore"):
+        return np.where(known, values, 0.0).sum(0) / np.where(counts, counts, np.nan)
 
 
 def mean_estimate(values: Floats, seed: int = 0) -> Estimate:
     """A mean over problems, (P,), by bootstrap; by the normal interval above `MANY_UNITS`."""
+    if not len(values):
+        return Estimate(None, None, None, 0)
     if len(values) <= MANY_UNITS:
         found = bootstrap_mean(values, seed=seed)
         # Without spread the bootstrap interval has no width, which must not be read as certainty.
@@ -79,14 +92,17 @@ def compare(first: Floats, second: Floats, seed: int = 0) -> PairedComparison:
     """Second minus first on the same problems.
 
     The test is the exact sign test over the problems on which the two differ; where all numbers are 0 or
-    1 that is McNemar's exact test (Q. McNemar, Psychometrika 12, 1947).
+    1 that is McNemar's exact test (Q. McNemar, Psychometrika 12, 1947). Problems that one of the two has no
+    answer to, because its samples failed, are left out.
 
     Args:
         first: (S, P), one row per seed.
         second: (S, P), on the same problems.
         seed: Seed of the bootstrap.
     """
-    a, b = first.mean(0), second.mean(0)
+    a, b = mean_over_seeds(first), mean_over_seeds(second)
+    known = np.isfinite(a) & np.isfinite(b)
+    a, b = a[known], b[known]
     wins, losses = int((b > a).sum()), int((b < a).sum())
     is_binary = bool(np.isin(np.stack([a, b]), (0.0, 1.0)).all())
     return PairedComparison(

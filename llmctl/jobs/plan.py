@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from typing import Any
 
 from llmctl.errors import UserError
@@ -101,7 +100,7 @@ def _count_task(recipe: JobRecipe, name: str, task: Task) -> ProblemCount:
 
 def _with_key(recipe: JobRecipe, shard: Shard, problems: str, weights: Any) -> Shard:
     content = {
-        "shard": {name: value for name, value in asdict(shard).items() if name != "key"},
+        "shard": shard.place,
         "model": recipe.models[shard.model].model_dump(mode="json"),
         "weights": weights,
         "problems": problems,

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
-from pathlib import Path
+from collections import Counter
 from types import TracebackType
-from typing import Any
 
-from llmctl.jobs.records import Done, Shard
-from llmctl.jobs.results import Part, part_digest
+from llmctl.jobs.attempts import PARTS, SHARDS, ShardLine, part_path, shard_key
+from llmctl.jobs.records import Done
+from llmctl.jobs.results import part_digest
 from llmctl.runs import Run
 from llmctl.runs.files import make_folder, write_bytes
 
-SHARDS = "shards"  # the journal
-PARTS = "parts"  # the folder
 _WAITING = 16  # maximum finished shards in memory; beyond them, sampling waits for the disk
 
 
@@ -29,6 +25,7 @@ class Recorder:
 
     def __init__(self, run: Run) -> None:
         self._journal = run.journal(SHARDS)
+        self._attempts = Counter(shard_key(name) for name in self._journal.keys)
         self._folder = run.path(PARTS)
         make_folder(self._folder)
         self._queue: queue.Queue[Done | None] = queue.Queue(_WAITING)
@@ -59,9 +56,8 @@ class Recorder:
 
     def _write(self) -> None:
         while (done := self._queue.get()) is not None:
-            if (
-                self._error is None
-            ):  # after an error, shards are only taken off the queue, so that no one waits for room
+            # After an error, shards are only taken off the queue, so that no one waits for room.
+            if self._error is None:
                 try:
                     self._record(done)
                 except BaseException as error:  # raised again in the thread that calls `put`
@@ -69,29 +65,20 @@ class Recorder:
 
     def _record(self, done: Done) -> None:
         data = done.encoded()
-        write_bytes(self._folder / f"{done.shard.key}.parquet", data)
-        shard = {name: value for name, value in asdict(done.shard).items() if name != "key"}
-        record: dict[str, Any] = {
-            **shard,
-            "rows": done.rows,
-            "digest": part_digest(data),
-            "tokens": done.tokens,
-            "prompt_tokens": done.prompt_tokens,
-            "seconds": round(done.seconds, 4),
-            "engine": done.engine,
-        }
-        self._journal.append(done.shard.key, record)
-
-
-def recorded_parts(folder: Path, lines: Sequence[dict[str, Any]] | Iterator[dict[str, Any]]) -> list[Part]:
-    """The parts that a journal lists."""
-    names = ("model", "task", "protocol", "seed", "start", "stop", "key")
-    return [
-        Part(
-            Shard(**{name: line[name] for name in names}),
-            folder / PARTS / f"{line['key']}.parquet",
-            line["rows"],
-            line["digest"],
+        # A later attempt has a part of its own: killed between its part and its line, the earlier one counts.
+        attempt = self._attempts[done.shard.key]
+        name = done.shard.key if attempt == 0 else f"{done.shard.key}.{attempt}"
+        line = ShardLine(
+            name,
+            done.shard,
+            rows=done.rows,
+            digest=part_digest(data),
+            tokens=done.tokens,
+            prompt_tokens=done.prompt_tokens,
+            seconds=round(done.seconds, 4),
+            engine=done.engine,
+            errors=done.errors,
         )
-        for line in lines
-    ]
+        write_bytes(part_path(self._folder.parent, name), data)
+        self._journal.append(name, line.to_dict())
+        self._attempts[done.shard.key] += 1

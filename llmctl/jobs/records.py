@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from llmctl.sampling.types import SampleStatus
 
 GroupKey = tuple[str, str, str, int]  # model, task, protocol, seed
 
@@ -24,6 +26,8 @@ class Shard:
     stop: int
     key: str = ""
     """A hash of everything that the shard's results depend on."""
+    earlier: tuple[ResultRow, ...] = field(default=(), repr=False, compare=False)
+    """Rows of an earlier attempt, where only its samples of status error are asked again."""
 
     @property
     def group(self) -> GroupKey:
@@ -32,6 +36,12 @@ class Shard:
 
     def __str__(self) -> str:
         return f"{self.model}/{self.task}/{self.protocol}/seed {self.seed}/{self.start}-{self.stop}"
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """Everything but the key and the rows, for the journal and for the key itself."""
+        names = ("model", "task", "protocol", "seed", "start", "stop")
+        return {name: getattr(self, name) for name in names}
 
 
 class ProblemCount(NamedTuple):
@@ -62,6 +72,13 @@ class ResultRow(NamedTuple):
     """The answer that was read from the text, for votes; None where none can be read."""
     error: str | None
     """Why there is no text; None where there is one."""
+    status: SampleStatus = "ok"
+    """What became of the sample. One with an error and no other status counts as status error."""
+
+
+def count_errors(rows: Sequence[ResultRow]) -> int:
+    """Samples that failed, and for which another try may do."""
+    return sum(row.status == "error" or (row.error is not None and row.status == "ok") for row in rows)
 
 
 @dataclass(frozen=True)
@@ -74,13 +91,15 @@ class Done:
     rows: int
     """Rows of the file."""
     tokens: int
-    """New tokens that were sampled."""
+    """New tokens that were sampled, without those of an earlier attempt."""
     prompt_tokens: int
     """Tokens that the model read."""
     seconds: float
     """Time of the computation, without loading the model."""
     engine: str
     """The sampler's engine, or the protocol's own word where nothing is sampled ("search", "scoring")."""
+    errors: int = 0
+    """Rows whose sample failed; the next start asks for these alone again."""
 
     def encoded(self) -> bytes:
         """The Parquet file."""

@@ -33,9 +33,11 @@ def _models(recipe: JobRecipe, summary: Mapping[str, Any]) -> Table:
     rows = [
         [name, entry["model"], entry["adapter"], recipe.models[name].engine]
         + [entry.get("prompt_tokens"), entry.get("new_tokens")]
+        + ([entry.get("cost")] if recipe.prices else [])
         for name, entry in summary["models"].items()
     ]
-    return Table(["name", "model", "adapter", "sampler", "prompt tokens", "new tokens"], rows)
+    columns = ["name", "model", "adapter", "sampler", "prompt tokens", "new tokens"]
+    return Table([*columns, "cost"] if recipe.prices else columns, rows)
 
 
 def _protocols(recipe: JobRecipe) -> Table:

@@ -35,6 +35,7 @@ _TYPES = {
     "is_correct": "bool",
     "answer": "string",  # read from the text, for votes; null where none can be read
     "error": "string",  # why there is no text; null where there is one
+    "status": "string",  # ok, error, refused, too_long or truncated
 }
 COLUMNS = tuple(_TYPES)
 
@@ -60,6 +61,7 @@ def encode_part(shard: Shard, adapter: str | None, rows: Sequence[ResultRow]) ->
     import pyarrow as pa
     from pyarrow import parquet
 
+    rows = [row._replace(status="error") if row.error and row.status == "ok" else row for row in rows]
     fixed = (shard.model, adapter, shard.task, shard.protocol, shard.seed)
     columns = [[value] * len(rows) for value in fixed] + [list(column) for column in zip(*rows, strict=True)]
     schema = result_schema()
@@ -146,10 +148,23 @@ def read_groups(path: Path, columns: Sequence[str]) -> Iterator[Any]:
         UserError: The file is missing, cannot be read, or lacks a column.
     """
     with open_parquet(path, "run the job again") as file:
-        if missing := [name for name in columns if name not in file.schema_arrow.names]:
+        names = file.schema_arrow.names
+        if missing := [name for name in columns if name not in names and name != "status"]:
             raise UserError(f"{path} has no column {missing[0]!r}: it is not the result of a job")
+        wanted = [*columns, "error"] if "status" in columns and "status" not in names else list(columns)
         for group in range(file.num_row_groups):
-            yield file.read_row_group(group, columns=list(columns))
+            table = file.read_row_group(group, columns=[name for name in wanted if name in names])
+            yield with_status(table).select(list(columns)) if "status" in columns else table
+
+
+def with_status(table: Any) -> Any:
+    """A table with the column `status`. Results from before there was one tell only errors."""
+    import pyarrow as pa
+
+    if "status" in table.column_names:
+        return table
+    failed = table["error"].is_valid().to_pylist()
+    return table.append_column("status", pa.array(["error" if f else "ok" for f in failed], pa.string()))
 
 
 def result_schema() -> Any:
@@ -203,7 +218,17 @@ def _read_part(part: Part) -> Any:
         raise UserError(
             f"{part.path} has {table.num_rows} rows, but {part.rows} were recorded: --fresh starts over"
         )
-    return table
+    return with_status(table)
+
+
+def read_part_rows(part: Part) -> tuple[ResultRow, ...]:
+    """The rows of a finished shard.
+
+    Raises:
+        UserError: The part differs from what the journal says, or cannot be read.
+    """
+    table = _read_part(part).select(list(ResultRow._fields))
+    return tuple(ResultRow(**row) for row in table.to_pylist())
 
 
 def _array(values: Sequence[Any], kind: Any) -> Any:

@@ -1,7 +1,8 @@
 """A job as a run: plan, compute what is missing, merge, summarize.
 
 parts/<key>.parquet     one per finished shard
-journal/shards.jsonl    one line per finished shard: what it is, its digest, tokens, seconds
+journal/shards.jsonl    one line per finished shard: what it is, its digest, tokens, seconds, errors; a
+                        shard that is computed or asked again has one line and one part per attempt
 results.parquet         all samples, in the order of the plan
 summary.json            metrics of each model x task x protocol, and paired tests between models
 report.md, report.html  the same in tables
@@ -16,15 +17,25 @@ from functools import partial
 from typing import Any
 
 from llmctl.errors import LlmctlError, UserError
+from llmctl.jobs.attempts import (
+    PARTS,
+    SHARDS,
+    Todo,
+    count_line_errors,
+    find_todo,
+    latest_lines,
+)
 from llmctl.jobs.dispatch import Budget, Dispatcher
 from llmctl.jobs.engine import Engine, open_pool
 from llmctl.jobs.estimate import check_job, estimate_job
 from llmctl.jobs.plan import count_samples, plan_shards
 from llmctl.jobs.pool import WorkerPool
+from llmctl.jobs.prices import ShardPrices, spent_cost
 from llmctl.jobs.rates import keep_rates
-from llmctl.jobs.recorder import PARTS, SHARDS, Recorder, recorded_parts
+from llmctl.jobs.recorder import Recorder
 from llmctl.jobs.records import Done, ProblemCount, Shard
-from llmctl.jobs.results import RESULTS, merge_parts
+from llmctl.jobs.results import RESULTS, Part, merge_parts
+from llmctl.jobs.show import SUMMARY
 from llmctl.jobs.spec import JobRecipe
 from llmctl.jobs.worker import OpenSampler, one_line
 from llmctl.models.description import check_adapter, fingerprints
@@ -35,8 +46,6 @@ from llmctl.sampling.open import choose_engine
 __all__ = ["Engine", "JobResult", "check_job", "estimate_job", "run_job"]
 
 logger = logging.getLogger(__name__)
-
-SUMMARY = "summary.json"
 
 
 @dataclass
@@ -55,8 +64,23 @@ class JobResult:
     """Models that failed, and why."""
     budget: int | None = None
     """The limit of new tokens at which the job stopped, if it did."""
+    errors: int = 0
+    """Samples that ended with an error of the engine."""
+    samples: int = 0
+    """Samples of all finished shards."""
+    fail_on_error: float = 0
+    """The share of errors that the recipe tolerates."""
+    cost: float | None = None
+    """Cost so far at the prices of the recipe; None where it has none."""
+    max_cost: float | None = None
+    """The limit of the cost at which the job stopped, if it did."""
     summary: dict[str, Any] | None = None
     """Content of `summary.json`; None where the job is not finished."""
+
+    @property
+    def has_too_many_errors(self) -> bool:
+        """Whether more samples failed than the recipe tolerates."""
+        return self.errors > self.fail_on_error * self.samples
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for `--json`."""
@@ -70,6 +94,7 @@ def run_job(
     *,
     counts: Mapping[str, ProblemCount] | None = None,
     max_tokens: int | None = None,
+    max_cost: float | None = None,
     quiet: bool = False,
     open_model: OpenSampler = open_sampler,
 ) -> JobResult:
@@ -82,6 +107,7 @@ def run_job(
         counts: What `check_job` returned; None runs the checks here.
         max_tokens: Limit of new tokens for the whole job, earlier starts included. A shard that might
             pass it is not started, and the job stops when no other shard can be started.
+        max_cost: The same for the cost at the prices of the recipe.
         quiet: Show no progress.
         open_model: Opens a sampler, like `open_sampler`; must be importable from its module.
 
@@ -93,34 +119,39 @@ def run_job(
     """
     run.claim(PARTS, f"journal/{SHARDS}.jsonl", RESULTS, SUMMARY, "report.md", "report.html")
     counts = check_job(recipe) if counts is None else counts
-    weights, failed = _weights(recipe)
+    weights, failed = _weights(recipe, run.manifest.get("notes", {}))
     for model, reason in failed.items():  # at once, since the others may take hours
         logger.warning("model %s cannot be used, the others go on: %s", model, reason)
     problems = {f"problems of {task}": digest for task, (_, digest) in counts.items()}
     run.pin(**problems, **{f"weights of {model}": found for model, found in weights.items()})
     plan = plan_shards(recipe, counts, weights)
     journal = run.journal(SHARDS)
-    todo = [shard for shard in plan if shard.key not in journal and shard.model not in failed]
-    budget = Budget(max_tokens, sum(line["tokens"] for line in journal))
-    result = JobResult(len(plan), 0, 0, failed=failed)
-    done = sum(count_samples(recipe, shard) for shard in plan if shard.key in journal)
-    total = done + sum(count_samples(recipe, shard) for shard in todo)
-    if todo:
-        pool = partial(open_pool, recipe, engine, len(todo), open_model)
+    prices = None if max_cost is None else ShardPrices(recipe)
+    usable = [shard for shard in plan if shard.model not in failed]
+    todo = find_todo(run.folder, usable, latest_lines(journal))
+    spent = sum(line["tokens"] for line in journal)
+    budget = Budget(max_tokens, spent, max_cost, spent_cost(recipe, journal))
+    result = JobResult(len(plan), 0, 0, failed=failed, fail_on_error=recipe.fail_on_error)
+    waiting = {shard.key for shard in todo.shards}
+    done = sum(count_samples(recipe, s) for s in plan if s.key in journal and s.key not in waiting)
+    total = done + sum(count_samples(recipe, shard) for shard in todo.shards)
+    if todo.shards:
+        pool = partial(open_pool, recipe, engine, len(todo.shards), open_model)
         with progress(total, "eval", "samples", done=done, quiet=quiet) as bar:
-            _compute(run, recipe, todo, pool, budget, result, bar)
+            _compute(run, recipe, todo, pool, budget, prices, result, bar)
     result.tokens = budget.spent
-    if len(result.failed) == len(recipe.models):
+    result.cost = spent_cost(recipe, journal) if recipe.prices else None
+    if len(result.failed) == len(recipe.models) and not len(journal):
         name, reason = next(iter(result.failed.items()))
         raise UserError(f"no model of the job can be used; {name}: {reason}")
     if budget.is_used_up:
-        result.budget = max_tokens
+        result.budget, result.max_cost = max_tokens, max_cost
         return result
-    _finish(run, recipe, plan, result)
+    finish_job(run, recipe, plan, result)
     return result
 
 
-def _weights(recipe: JobRecipe) -> tuple[dict[str, Any], dict[str, str]]:
+def _weights(recipe: JobRecipe, earlier: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     """What identifies the weights of each model, and the models that cannot be used."""
     found: dict[str, Any] = {}
     failed = {}
@@ -133,21 +164,28 @@ def _weights(recipe: JobRecipe) -> tuple[dict[str, Any], dict[str, str]]:
             found[name] = fingerprints(spec.model, spec.adapter)
         except (LlmctlError, OSError) as error:
             failed[name] = one_line(error)
+            if (known := earlier.get(f"weights of {name}")) is not None:
+                found[name] = known  # so that its finished shards are recognized
     return found, failed
+
+
+def _has_part(part: Part | None) -> bool:
+    return part is not None and part.path.is_file()
 
 
 def _compute(
     run: Run,
     recipe: JobRecipe,
-    todo: Sequence[Shard],
+    todo: Todo,
     make_pool: Callable[[], WorkerPool],
     budget: Budget,
+    prices: ShardPrices | None,
     result: JobResult,
     bar: Progress,
 ) -> None:
     pool = make_pool()
     try:
-        dispatcher = Dispatcher(pool, recipe, todo, budget)
+        dispatcher = Dispatcher(pool, recipe, todo.shards, budget, todo.prepare, prices)
         with Recorder(run) as recorder:
             for outcome in dispatcher.outcomes():
                 if isinstance(outcome, Done):
@@ -161,18 +199,23 @@ def _compute(
         pool.close()
 
 
-def _finish(run: Run, recipe: JobRecipe, plan: Sequence[Shard], result: JobResult) -> None:
-    """Merge and summarize the models that did not fail."""
+def finish_job(run: Run, recipe: JobRecipe, plan: Sequence[Shard], result: JobResult) -> None:
+    """Merge and summarize all models; one that failed has the shards that were finished before it did."""
     from llmctl.jobs.report import write_job_report
     from llmctl.jobs.summary import model_costs, protocol_facts, summarize_results
 
-    whole = [shard for shard in plan if shard.model not in result.failed]
-    lines = [line for line in run.journal(SHARDS) if line["model"] not in result.failed]
+    journal = run.journal(SHARDS)
+    lines = latest_lines(journal)
+    found = {shard.key: lines[shard.key] for shard in plan if shard.key in lines}
+    parts = {key: line.part(run.folder) for key, line in found.items()}
+    lost = {s.key for s in plan if s.model in result.failed and not _has_part(parts.get(s.key))}
+    whole = [shard for shard in plan if shard.key not in lost]
     path = run.path(RESULTS)
-    result.rows = merge_parts(whole, recorded_parts(run.folder, lines), path)
-    keep_rates(recipe, lines)
-    result.summary = summarize_results(
-        path, recipe, model_costs(lines), result.failed, protocol_facts(recipe)
-    )
+    result.rows = merge_parts(whole, [part for key, part in parts.items() if key not in lost], path)
+    result.samples = result.rows
+    result.errors = sum(count_line_errors(run.folder, found[s.key]) for s in whole)
+    keep_rates(recipe, journal)
+    costs = model_costs(journal, recipe.prices)
+    result.summary = summarize_results(path, recipe, costs, result.failed, protocol_facts(recipe))
     run.write_json(SUMMARY, result.summary)
     write_job_report(run, recipe, result.summary)

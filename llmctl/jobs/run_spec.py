@@ -21,7 +21,7 @@ def show_job(run: Run, recipe: JobRecipe, result: JobResult) -> Iterator[Table |
 
 
 def job_spec(
-    folder: Path, engine: Engine, max_tokens: int | None = None
+    folder: Path, engine: Engine, max_tokens: int | None = None, max_cost: float | None = None
 ) -> RunSpec[JobRecipe, dict[str, ProblemCount], JobResult]:
     """A job with the options that no result depends on.
 
@@ -29,10 +29,13 @@ def job_spec(
         folder: Folder of the run, whose measured rates enter the estimate.
         engine: Where the job runs.
         max_tokens: New tokens at most, earlier starts included; None is no limit.
+        max_cost: The same for the cost at the recipe's prices.
     """
 
     def execute(run: Run, recipe: JobRecipe, counts: dict[str, ProblemCount], quiet: bool) -> JobResult:
-        return run_job(run, recipe, engine, counts=counts, max_tokens=max_tokens, quiet=quiet)
+        return run_job(
+            run, recipe, engine, counts=counts, quiet=quiet, max_tokens=max_tokens, max_cost=max_cost
+        )
 
     return RunSpec(
         recipe=JobRecipe,

@@ -124,6 +124,19 @@ class ProtocolSpec(Recipe):
         return self.definition.samples(self)
 
 
+class Price(Recipe):
+    """What a model costs, in a currency of your choice per million tokens."""
+
+    input: float = Field(default=0, ge=0)
+    """Price of a million tokens that the model reads."""
+    output: float = Field(default=0, ge=0)
+    """Price of a million new tokens."""
+
+    def cost(self, prompt_tokens: float, new_tokens: float) -> float:
+        """The price of so many tokens."""
+        return (prompt_tokens * self.input + new_tokens * self.output) / 1e6
+
+
 class WorkerSettings(Recipe):
     """Resources of a worker of `--engine processes` or `--engine ray`, and how losses are handled."""
 

@@ -14,6 +14,10 @@ from llmctl.runs import Estimate, Table
 from llmctl.runs.files import read_json
 from llmctl.runs.recipe import parse_recipe, read_recipe_file
 
+SUMMARY = "summary.json"
+# The heading of each status that has a column of its own; "ok" has none.
+_STATUS_COLUMNS = {"refused": "refused", "too_long": "too long", "truncated": "truncated"}
+
 
 def read_job(folder: Path) -> JobRecipe:
     """The recipe in a job's folder.
@@ -37,7 +41,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
         UserError: The folder is no job, or the job is not finished.
     """
     read_job(folder)
-    path = folder / "summary.json"
+    path = folder / SUMMARY
     if not path.is_file():
         raise UserError(f"{folder} is not finished: `llmctl eval run` continues it")
     summary: dict[str, Any] = read_json(path)
@@ -109,12 +113,20 @@ def _protocol_table(entries: Sequence[Mapping[str, Any]], protocol: str) -> Tabl
     definition = PROTOCOLS[kind] if kind in PROTOCOLS else None  # None: of a package that is gone
     hidden = definition.hidden if definition else frozenset()
     names = list(dict.fromkeys(name for entry in entries for name in entry["figures"] if name not in hidden))
+    shown = {
+        name: heading
+        for name, heading in _STATUS_COLUMNS.items()
+        if any(entry.get("statuses", {}).get(name) for entry in entries)
+    }
     rows = []
     for entry in entries:
         metrics = [entry["figures"].get(name) for name in names]
         cells = [None if plain is None else _short(to_estimate(plain)) for plain in metrics]
-        rows.append([entry["model"], entry["task"], *cells, entry["errors"], entry["unreadable"]])
-    columns = ["model", "task", *names, "engine errors", "unreadable"]
+        statuses = entry.get("statuses", {})  # missing in summaries from before samples had a status
+        counts = [entry["errors"], entry["unreadable"], *(statuses.get(name) for name in shown)]
+        model = f"{entry['model']} (partial)" if entry.get("is_partial") else entry["model"]
+        rows.append([model, entry["task"], *cells, *counts])
+    columns = ["model", "task", *names, "engine errors", "unreadable", *shown.values()]
     caption = definition.caption if definition else problems_caption
     return Table(columns, rows, caption(protocol, entries))
 

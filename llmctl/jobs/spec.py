@@ -9,9 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
-from llmctl.jobs.sections import ModelSpec, ProtocolSpec, TaskSpec, WorkerSettings
+from llmctl.jobs.sections import ModelSpec, Price, ProtocolSpec, TaskSpec, WorkerSettings
 from llmctl.runs import Recipe
 from llmctl.sampling.settings import SamplingSettings
 
@@ -20,7 +26,7 @@ class JobRecipe(Recipe):
     """The recipe of an evaluation job."""
 
     kind: ClassVar[str] = "eval"
-    free_keys: ClassVar[tuple[str, ...]] = ("workers",)
+    free_keys: ClassVar[tuple[str, ...]] = ("workers", "fail_on_error", "prices")
 
     models: dict[str, ModelSpec] = Field(min_length=1)
     """Models by the name that results have under `model`."""
@@ -42,6 +48,12 @@ class JobRecipe(Recipe):
     with it a few samples. To use more cores, add workers."""
     workers: WorkerSettings = WorkerSettings()
     """Resources of a worker."""
+    fail_on_error: float = Field(default=0, ge=0, le=1)
+    """Share of samples that may end with an error of the engine; with more, the command exits with code 3.
+    The same command asks for these samples alone again."""
+    prices: dict[str, Price] = {}
+    """Prices by model, e.g. `{gpt: {input: 0.15, output: 0.6}}`, in a currency of your choice per million
+    tokens."""
 
     @model_validator(mode="before")
     @classmethod
@@ -62,6 +74,21 @@ class JobRecipe(Recipe):
                 f"seeds are {list(seeds)}, but each may appear once: a repeated seed repeats its samples"
             )
         return seeds
+
+    @model_validator(mode="after")
+    def _prices_belong(self) -> JobRecipe:
+        for name in self.prices:
+            if name not in self.models:
+                raise ValueError(f"prices has {name!r}, but the models are {', '.join(self.models)}")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_empty_prices(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave an empty table of prices out of the recipe's file."""
+        content: dict[str, Any] = plain(self)
+        if not self.prices:
+            content.pop("prices", None)
+        return content
 
     @model_validator(mode="after")
     def _something_is_asked(self) -> JobRecipe:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,9 @@ from llmctl.jobs.metrics import PairedComparison, compare, holm
 from llmctl.jobs.protocols.base import GroupResults
 from llmctl.jobs.records import GroupKey
 from llmctl.jobs.result_groups import ResultGroup, read_result_groups
+from llmctl.jobs.sections import Price
 from llmctl.jobs.spec import JobRecipe
+from llmctl.sampling.types import STATUSES
 
 BOOTSTRAP_SEED = 0
 Asked = tuple[str, str, str]  # model, task, protocol
@@ -27,6 +29,7 @@ def summarize_results(
     costs: Mapping[str, Mapping[str, float]] | None = None,
     failed: Mapping[str, str] | None = None,
     facts: Mapping[str, Mapping[str, Any]] | None = None,
+    is_finished: bool = True,
 ) -> dict[str, Any]:
     """The content of `summary.json`.
 
@@ -34,33 +37,38 @@ def summarize_results(
         path: Path of `results.parquet`.
         recipe: The job's recipe.
         costs: Tokens by model, from `model_costs`.
-        failed: Models that are not in the results, and why.
+        failed: Models that failed, and why; the results have the shards that they finished before.
         facts: What stands beside the metrics of each protocol, from `protocol_facts`.
+        is_finished: False where shards of any model may be missing.
 
     Returns:
         `models`, `failed`, `figures` (a list with one entry per model x task x protocol), `comparisons`
         (each pair of models on the same problems), `equal_compute` (turns minus a vote of as many parallel
-        samples). Intervals are of 95 %.
+        samples). Intervals are of 95 %. An entry with `is_partial` covers the problems that were finished
+        under every seed; such entries are not compared.
 
     Raises:
         UserError: The results do not belong to this job, or cannot be read.
     """
     found = read_job_groups(path, recipe)
-    models = [name for name in recipe.models if name not in (failed or {})]
+    models = [name for name in recipe.models if is_finished and name not in (failed or {})]
     groups = {
         (model, task, protocol): seed_groups(found, recipe, (model, task, protocol))
         for model in models
         for task, protocol in recipe.pairs()
     }
+    parts = _partial_groups(found, recipe, [name for name in recipe.models if name not in models])
+    known = [name for name in recipe.models if name in models or any(name == asked[0] for asked in parts)]
     return {
-        "models": {name: _model(recipe, name, costs or {}) for name in models},
+        "models": {name: _model(recipe, name, costs or {}) for name in known},
         "failed": dict(failed or {}),
         "seeds": list(recipe.seeds),
         "bootstrap_seed": BOOTSTRAP_SEED,
         "figures": [
             _metrics_entry(recipe, asked, each, path) | {**(facts or {}).get(asked[2], {})}
             for asked, each in groups.items()
-        ],
+        ]
+        + [_metrics_entry(recipe, asked, each, path) | {"is_partial": True} for asked, each in parts.items()],
         "comparisons": _comparisons(recipe, models, groups),
         "equal_compute": _equal_compute(recipe, models, groups),
     }
@@ -72,13 +80,38 @@ def read_job_groups(path: Path, recipe: JobRecipe) -> dict[GroupKey, ResultGroup
     return read_result_groups(path, extra)
 
 
-def model_costs(lines: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """Tokens by model, from the lines of the journal of shards."""
+def _partial_groups(
+    found: Mapping[GroupKey, ResultGroup], recipe: JobRecipe, models: Sequence[str]
+) -> dict[Asked, list[ResultGroup]]:
+    """The groups of models that did not finish, on the problems that every seed has."""
+    partial: dict[Asked, list[ResultGroup]] = {}
+    for model in models:
+        for task, protocol in recipe.pairs():
+            groups = [found.get((model, task, protocol, seed)) for seed in recipe.protocol_seeds(protocol)]
+            # Parts of a curve or of a ranking are not read by problem.
+            if recipe.protocols[protocol].definition.task_name is not None or None in groups:
+                continue
+            whole = [group for group in groups if group is not None]
+            shared = set.intersection(*(set(group.ids) for group in whole))
+            ids = [problem for problem in whole[0].ids if problem in shared]
+            if ids:
+                partial[model, task, protocol] = [group.take(ids) for group in whole]
+    return partial
+
+
+def model_costs(
+    lines: Iterable[Mapping[str, Any]], prices: Mapping[str, Price] | None = None
+) -> dict[str, dict[str, float]]:
+    """Tokens by model, from the lines of the journal of shards, and their `cost` where there is a price."""
     costs: dict[str, dict[str, float]] = {}
     for line in lines:
         mine = costs.setdefault(line["model"], {"prompt_tokens": 0, "new_tokens": 0})
         mine["prompt_tokens"] += line["prompt_tokens"]
         mine["new_tokens"] += line["tokens"]
+    for model, price in (prices or {}).items():
+        if model in costs:
+            mine = costs[model]
+            mine["cost"] = price.cost(mine["prompt_tokens"], mine["new_tokens"])
     return costs
 
 
@@ -156,9 +189,10 @@ def _metrics_entry(
         "kind": spec.protocol,
         "primary": definition.primary(spec).name,
         "problems": groups[0].count,
-        "samples": int(sum(group.values["samples"].sum() for group in groups)),
-        "errors": sum(group.errors for group in groups),
-        "unreadable": sum(group.unreadable for group in groups) if definition.reads_answers else 0,
+        "samples": sum(group.total("asked") for group in groups),
+        "errors": sum(group.total("error") for group in groups),
+        "unreadable": sum(group.total("unreadable") for group in groups) if definition.reads_answers else 0,
+        "statuses": {status: sum(group.total(status) for group in groups) for status in STATUSES},
         "figures": {name: metric.to_dict() for name, metric in definition.metrics(results).items()},
     }
     return entry | definition.group_facts(results)

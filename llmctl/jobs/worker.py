@@ -11,7 +11,7 @@ from typing import Any
 from llmctl.errors import LlmctlError
 from llmctl.jobs.plan import open_tasks, task_problems
 from llmctl.jobs.protocols.base import RunShard
-from llmctl.jobs.records import Done, Failed, Outcome, ResultRow, Shard
+from llmctl.jobs.records import Done, Failed, Outcome, ResultRow, Shard, count_errors
 from llmctl.jobs.results import encode_part
 from llmctl.jobs.spec import JobRecipe
 from llmctl.models.quiet import quiet_libraries
@@ -80,8 +80,10 @@ class Worker:
             return Failed(shard, f"{shard}: {one_line(error)}")
         seconds, used = time.perf_counter() - start, sampler.usage.since(before)
         engine = self.recipe.protocols[shard.protocol].definition.engine or sampler.info.engine
-        tokens = sum(row.tokens for row in rows)
-        return Done(shard, self._encode(shard, rows), len(rows), tokens, used.prompt_tokens, seconds, engine)
+        tokens = sum(row.tokens for row in rows) - sum(row.tokens for row in shard.earlier)
+        errors = count_errors(rows)
+        read = used.prompt_tokens
+        return Done(shard, self._encode(shard, rows), len(rows), tokens, read, seconds, engine, errors)
 
     def _compute_alone(self, shard: Shard) -> Outcome:
         """Run a shard that loads the model itself, after the sampler's copy was freed."""
@@ -96,7 +98,8 @@ class Worker:
         tokens, seconds = sum(row.tokens for row in rows), time.perf_counter() - start
         new, read = (tokens, 0) if definition.samples_text else (0, tokens)
         engine = definition.engine or "own"
-        return Done(shard, self._encode(shard, rows), len(rows), new, read, seconds, engine)
+        errors = count_errors(rows)
+        return Done(shard, self._encode(shard, rows), len(rows), new, read, seconds, engine, errors)
 
     def _run(self, sampler: Sampler | None, shard: Shard) -> Sequence[ResultRow]:
         name = shard.protocol

@@ -7,8 +7,10 @@ reads them back. Keys that a journal leaves out have the default of their field.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
+
+from llmctl.sampling.types import SampleStatus
 
 
 @dataclass(frozen=True)
@@ -31,10 +33,13 @@ class Turn:
     """Whether the response is one word over and over, or holds an absurdly long word."""
     error: str | None = None
     """Why the engine gave no response; None where it gave one."""
+    status: SampleStatus = field(default="ok", compare=False)
+    """What became of the sample, a `SampleStatus`. Evaluation jobs store it, journals do not."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a journal; flags only where they are set."""
         plain = dict(vars(self))
+        del plain["status"]
         plain["logprob"] = None if self.logprob is None else round(self.logprob, 4)
         for flag in ("is_repeat", "is_degenerate", "error"):
             if not plain[flag]:

@@ -24,7 +24,7 @@ _LONG_WORD = 400  # characters without a space
 def judge(task: Task, problem: Problem, reply: Completion, earlier: Sequence[Turn] = ()) -> Turn:
     """Check a response with the task, and compare it with the earlier turns of the episode."""
     if reply.is_error:
-        return Turn("", -1.0, False, None, "", 0, 0.0, error=reply.error)
+        return Turn("", -1.0, False, None, "", 0, 0.0, error=reply.error, status=reply.status)
     feedback = task.check(problem, reply.text)
     text = _one_spaced(reply.text)
     return Turn(
@@ -34,10 +34,11 @@ def judge(task: Task, problem: Problem, reply: Completion, earlier: Sequence[Tur
         answer=feedback.answer,
         # Without an oracle, a right answer is followed by the same message as a wrong one (RISE, section 5).
         message=INCORRECT if feedback.is_correct else feedback.message,
-        tokens=len(reply.token_ids),
+        tokens=reply.tokens,
         logprob=reply.logprob if math.isfinite(reply.logprob) else None,
         is_repeat=any(_one_spaced(attempt.text) == text for attempt in earlier),
         is_degenerate=is_degenerate(reply.text),
+        status=reply.status,
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from llmctl.errors import UserError
 from llmctl.messages import Conversation
+from llmctl.sampling.types import BatchSettings, Completion, PromptTooLong, Settings
 
 ROLES = ("system", "user", "assistant", "tool")
 
@@ -145,13 +146,30 @@ def check_length(
     """Refuse a prompt that leaves no room for its reply.
 
     Raises:
-        UserError: prompt_tokens + max_tokens is more than the context length.
+        PromptTooLong: prompt_tokens + max_tokens is more than the context length.
     """
     if context_length is not None and prompt_tokens + max_tokens > context_length:
-        raise UserError(
+        raise PromptTooLong(
             f"{what} {number} has {prompt_tokens} tokens and asks for up to {max_tokens} new ones, but "
             f"the context is {context_length}: shorten the prompt, or lower max_tokens"
         )
+
+
+def find_too_long(
+    number: int, prompt_tokens: int, settings: Settings, context_length: int | None
+) -> list[Completion] | None:
+    """The completions of a prompt that leaves no room for its reply; None where there is room.
+
+    Raises:
+        PromptTooLong: There is no room, and the settings are not `BatchSettings`.
+    """
+    try:
+        check_length(number, prompt_tokens, settings.max_tokens, context_length)
+    except PromptTooLong as error:
+        if not isinstance(settings, BatchSettings):
+            raise
+        return [Completion("", finish_reason="too_long", error=str(error))] * settings.n
+    return None
 
 
 def render(tokenizer: Any, conversation: Conversation) -> list[int]:

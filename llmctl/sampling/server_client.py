@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from llmctl.errors import EngineError, UserError
 from llmctl.sampling.server_reply import MalformedReply
+from llmctl.sampling.types import PromptTooLong
 from llmctl.trust import keys
 
 T = TypeVar("T")
@@ -23,10 +24,15 @@ _RETRIED = (408, 409, 425, 429)  # and every 5xx: another try may do
 _TOO_LONG = re.compile(
     r"context[ _]length|context window|context size|max_model_len|maximum context|too many tokens", re.I
 )
+_FILTER = re.compile(r"content[ _]?(?:filter|policy)|content management policy", re.I)
 
 
 class Refused(EngineError):
     """The server understood the request and does not want it (4xx)."""
+
+
+class Filtered(Refused):
+    """A content filter of the provider refused the conversation."""
 
 
 class Unavailable(EngineError):
@@ -99,7 +105,8 @@ class Client:
             Unavailable: No answer in time, or a server error.
             MalformedReply: The answer is not JSON.
             Refused: The request is refused.
-            UserError: The key is refused, or the prompt is longer than the context.
+            PromptTooLong: The prompt is longer than the context.
+            UserError: The key is refused.
         """
         return self._ask(lambda: self._openai.post(path, body=body, cast_to=str))
 
@@ -156,11 +163,12 @@ class Client:
         if code >= 500 or code in _RETRIED:
             return Unavailable(f"the server answered {code} ({message})", _retry_after(error.response))
         if _TOO_LONG.search(message):
-            return UserError(
+            return PromptTooLong(
                 f"a prompt does not fit the context of the server at {url} ({message}): shorten it, or lower "
                 "max_tokens"
             )
-        return Refused(f"the server refused with {code} ({message})")
+        kind = Filtered if _FILTER.search(str(error.body)) else Refused
+        return kind(f"the server refused with {code} ({message})")
 
 
 def _message(error: Any) -> str:

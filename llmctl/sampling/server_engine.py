@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 from llmctl.errors import EngineError, UserError
 from llmctl.messages import Conversation
 from llmctl.models.picture_parts import with_data_addresses
-from llmctl.sampling.common import Closing, check_conversations, check_length, request_seeds
-from llmctl.sampling.server_client import Client, Refused, ServerOptions, Unavailable
+from llmctl.sampling.common import Closing, check_conversations, find_too_long, request_seeds
+from llmctl.sampling.server_client import Client, Filtered, Refused, ServerOptions, Unavailable
 from llmctl.sampling.server_reply import MalformedReply, Reply, read_chat
 from llmctl.sampling.server_scores import CHAT, TokenScores
-from llmctl.sampling.types import Completion, SamplerInfo, Settings, Usage
+from llmctl.sampling.types import BatchSettings, Completion, PromptTooLong, SamplerInfo, Settings, Usage
 
 T = TypeVar("T")
 
@@ -113,7 +113,10 @@ class ServerSampler(Closing):
         def sample(number: int) -> _Outcome:
             outcome = self._converse(conversations[number], settings, seeds[number])
             # vLLM's server shortens the reply instead of refusing a prompt that leaves no room for it.
-            check_length(number, outcome.prompt_tokens, settings.max_tokens, self.info.context_length)
+            limit = self.info.context_length
+            outcome.completions = (
+                find_too_long(number, outcome.prompt_tokens, settings, limit) or outcome.completions
+            )
             return outcome
 
         outcomes = self._in_parallel(sample, len(conversations))
@@ -177,8 +180,10 @@ class ServerSampler(Closing):
         while len(done) < wanted:
             try:
                 reply = self._sample(conversation, settings, seed, len(done), wanted - len(done))
-            except (Unavailable, MalformedReply, Refused) as error:
-                failed = Completion("", finish_reason="error", error=str(error))
+            except (Unavailable, MalformedReply, Refused, PromptTooLong) as error:
+                if isinstance(error, PromptTooLong) and not isinstance(settings, BatchSettings):
+                    raise
+                failed = Completion("", finish_reason=_reason(error), error=str(error))
                 done += [failed] * (wanted - len(done))
                 break
             if not done:  # the prompt counts once, however many requests its samples take
@@ -213,9 +218,10 @@ class ServerSampler(Closing):
         for rung in range(self._rung, len(_RUNGS)):
             try:
                 data = self._client.post(CHAT, body | _RUNGS[rung])
-            except Refused:
-                if rung == len(_RUNGS) - 1:
-                    raise  # the bare request is refused as well: the extras are not to blame
+            except Refused as error:
+                # A filter reads the conversation; a bare request has no extras that could be to blame.
+                if isinstance(error, Filtered) or rung == len(_RUNGS) - 1:
+                    raise
             else:
                 self._rung = max(self._rung, rung)
                 return data
@@ -263,3 +269,10 @@ class ServerSampler(Closing):
                 f"the server at {self._client.options.base_url} serves no {name!r}: it serves "
                 f"{', '.join(sorted(self._served)) or 'nothing'}"
             )
+
+
+def _reason(error: Exception) -> str:
+    """The finish reason of the samples that an exception leaves without a reply."""
+    if isinstance(error, PromptTooLong):
+        return "too_long"
+    return "refused" if isinstance(error, Filtered) else "error"

@@ -25,8 +25,8 @@ from llmctl.sampling.common import (
     Closing,
     check_continuations,
     check_conversations,
-    check_length,
     check_prompts,
+    find_too_long,
     render,
     request_seeds,
     single_token_ids,
@@ -106,8 +106,7 @@ class TransformersSampler(Closing):
     ) -> list[list[Completion]]:
         """See `Sampler.chat`."""
         settings = settings or Settings()
-        rows = self._rows(conversations, settings)
-        replies: list[list[Completion]] = [[] for _ in rows]
+        rows, replies = self._fitting_rows(conversations, settings)
         with torch.inference_mode(), self._adapted.applied():
             for batch in self._batches(rows, settings):
                 for row, completions in zip(batch, self._sample(batch, settings), strict=True):
@@ -123,7 +122,7 @@ class TransformersSampler(Closing):
         """See `Sampler.next_token_logprobs`."""
         wanted = torch.tensor(single_token_ids(self.tokenizer, tokens), device=self.device)
         settings = Settings(max_tokens=1)
-        rows = self._rows(conversations, settings)
+        rows = self._fitting_rows(conversations, settings)[0]
         found: list[list[float]] = [[] for _ in rows]
         with torch.inference_mode(), self._adapted.applied():
             for groups in by_prefix(rows, self.max_batch, self.max_batch_tokens):
@@ -186,12 +185,20 @@ class TransformersSampler(Closing):
         self._check_open()
         check_conversations(conversations)
         seeds = request_seeds(settings.seed, conversations)
-        rows = []
-        for number, (conversation, seed) in enumerate(zip(conversations, seeds, strict=True)):
-            row = self._row(number, conversation, seed)
-            check_length(number, len(row.ids), settings.max_tokens, self.context_length)
-            rows.append(row)
-        return rows
+        return [
+            self._row(number, conversation, seed)
+            for number, (conversation, seed) in enumerate(zip(conversations, seeds, strict=True))
+        ]
+
+    def _fitting_rows(
+        self, conversations: Sequence[Conversation], settings: Settings
+    ) -> tuple[list[Row], list[list[Completion]]]:
+        """The rows that leave room for a reply, and the replies of all others, in the order of the input."""
+        rows = self._rows(conversations, settings)
+        found = [find_too_long(row.number, len(row.ids), settings, self.context_length) for row in rows]
+        return [row for row, reply in zip(rows, found, strict=True) if reply is None], [
+            reply or [] for reply in found
+        ]
 
     def _row(self, number: int, conversation: Conversation, seed: int) -> Row:
         return Row(number, tuple(render(self.tokenizer, conversation)), seed)

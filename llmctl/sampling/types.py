@@ -8,10 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from llmctl.errors import UserError
 from llmctl.messages import Conversation
+
+SampleStatus = Literal["ok", "error", "refused", "too_long", "truncated"]
+"""What became of a sample. ok: a whole reply. truncated: a reply that max_tokens cut off. error: the engine
+failed, and another try may do. refused: the provider's filter or the model refused to answer. too_long: the
+prompt does not fit the model's context."""
+STATUSES: tuple[SampleStatus, ...] = ("ok", "error", "refused", "too_long", "truncated")
+_STATUS_OF: dict[str, SampleStatus] = {
+    "stop": "ok",
+    "length": "truncated",
+    "error": "error",
+    "refused": "refused",
+    "too_long": "too_long",
+}
+
+
+class PromptTooLong(UserError):
+    """A prompt leaves no room for its reply in the model's context."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +69,15 @@ class Settings:
 
 
 @dataclass(frozen=True)
+class BatchSettings(Settings):
+    """Settings of a batch in which every conversation stands for itself.
+
+    A prompt that does not fit the context becomes completions with `finish_reason="too_long"` in place of a
+    `PromptTooLong` that ends the whole call.
+    """
+
+
+@dataclass(frozen=True)
 class Completion:
     """One sampled reply.
 
@@ -62,13 +88,24 @@ class Completion:
     text: str
     token_ids: tuple[int, ...] = ()
     logprob: float = 0.0
-    finish_reason: str = "stop"  # "stop", "length" or "error"
-    error: str | None = None  # why there is no reply; set exactly where finish_reason is "error"
+    finish_reason: str = "stop"  # "stop", "length", "error", "refused" or "too_long"
+    error: str | None = None  # why there is no reply; set exactly where there is none
+    counted_tokens: int | None = None  # the server's count of new tokens, where it tells no token ids
 
     @property
     def is_error(self) -> bool:
-        """Whether the engine failed on this sample after its retries."""
-        return self.finish_reason == "error"
+        """Whether there is no reply: the engine failed after its retries, refused, or had no room."""
+        return self.finish_reason not in ("stop", "length")
+
+    @property
+    def status(self) -> SampleStatus:
+        """What became of this sample."""
+        return _STATUS_OF.get(self.finish_reason, "error")
+
+    @property
+    def tokens(self) -> int:
+        """Number of new tokens: from the token ids, or else as the server counted them."""
+        return len(self.token_ids) or self.counted_tokens or 0
 
 
 @dataclass
@@ -125,7 +162,8 @@ class Sampler(Protocol):
             One list per conversation, in order, of exactly `settings.n` completions.
 
         Raises:
-            UserError: A conversation is malformed, or longer than the model's context.
+            UserError: A conversation is malformed, or longer than the model's context (unless the settings
+                are `BatchSettings`).
         """
         ...
 

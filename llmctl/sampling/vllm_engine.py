@@ -15,6 +15,7 @@ from llmctl.sampling.common import (
     check_conversations,
     check_length,
     check_prompts,
+    find_too_long,
     request_seeds,
     single_token_ids,
 )
@@ -47,11 +48,17 @@ class _Verbs(Closing):
             EngineError: The engine itself failed.
         """
         settings = settings or Settings()
-        prompts = self._prompts(conversations, settings.max_tokens)
+        prompts = self._render(conversations)
         params = [_sampling_params(settings, s) for s in request_seeds(settings.seed, conversations)]
-        outputs = self._run(prompts, params)
+        limit = self.info.context_length
+        found = [find_too_long(i, _length(p), settings, limit) for i, p in enumerate(prompts)]
+        fitting = [i for i, reply in enumerate(found) if reply is None]
+        outputs = iter(self._run([prompts[i] for i in fitting], [params[i] for i in fitting]))
         copies = settings.n if settings.temperature == 0 else 1
-        replies = [[_completion(o) for o in output.outputs] * copies for output in outputs]
+        replies = [
+            [_completion(o) for o in next(outputs).outputs] * copies if reply is None else reply
+            for reply in found
+        ]
         self.usage.completion_tokens += sum(len(c.token_ids) for reply in replies for c in reply)
         self.usage.errors += sum(c.is_error for reply in replies for c in reply)
         return replies
@@ -111,12 +118,14 @@ class _Verbs(Closing):
         return found
 
     def _prompts(self, conversations: Sequence[Conversation], max_tokens: int) -> list[dict[str, Any]]:
-        check_conversations(conversations)
-        prompts = [self._engine.prompt(conversation) for conversation in conversations]
-        for number, prompt in enumerate(prompts):  # vLLM itself counts the tokens of pictures
-            ids = prompt.get("prompt_token_ids", ())
-            check_length(number, len(ids), max_tokens, self.info.context_length)
+        prompts = self._render(conversations)
+        for number, prompt in enumerate(prompts):
+            check_length(number, _length(prompt), max_tokens, self.info.context_length)
         return prompts
+
+    def _render(self, conversations: Sequence[Conversation]) -> list[dict[str, Any]]:
+        check_conversations(conversations)
+        return [self._engine.prompt(conversation) for conversation in conversations]
 
     def _run(self, prompts: list[dict[str, Any]], params: list[Any], parts: int = 1) -> list[Any]:
         """Generate and count; each of `parts` requests in a row has the same prompt."""
@@ -232,3 +241,8 @@ def _completion(output: Any) -> Completion:
         return Completion("", finish_reason="error", error=error)
     ids = tuple(output.token_ids)
     return Completion(output.text, ids, float(output.cumulative_logprob), output.finish_reason)
+
+
+def _length(prompt: dict[str, Any]) -> int:
+    """Tokens of a prompt; 0 where it has images, whose tokens vLLM itself counts."""
+    return len(prompt.get("prompt_token_ids", ()))

@@ -14,7 +14,15 @@ from typing import Any, ClassVar
 from llmctl.errors import UserError
 from llmctl.tasks.answers import last_boxed, last_tagged, normalize_answer, read_answer
 from llmctl.tasks.base import BaseTask
-from llmctl.tasks.gym_scoring import CHEAP_SCORERS, OWN_SCORERS, SUCCESS, make_config, make_dataset, source_of
+from llmctl.tasks.gym_exact import has_form
+from llmctl.tasks.gym_scoring import (
+    CHEAP_SCORERS,
+    SUCCESS,
+    make_config,
+    make_dataset,
+    own_scorer,
+    source_of,
+)
 from llmctl.tasks.numbers import MAX_CHARS
 from llmctl.tasks.sandbox import sandbox
 from llmctl.tasks.splits import check_split, digest, split_of, stream_seed
@@ -94,8 +102,11 @@ class Gym(BaseTask):
         source = source_of(entry, self.dataset)
         if answer == problem.answer or self._scores_by_text:
             return answer == problem.answer
-        if source in CHEAP_SCORERS:
-            return OWN_SCORERS[source](answer, entry) >= SUCCESS
+        if not has_form(answer, source):
+            return False
+        scorer = own_scorer(source)
+        if scorer is not None and source in CHEAP_SCORERS:
+            return scorer(answer, entry) >= SUCCESS
         score = sandbox().judge("gym", self._setup, (answer, entry))
         return score is not None and score >= SUCCESS
 

@@ -12,10 +12,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from llmctl.tasks.expressions import build_algebra, evaluate_arithmetic
+from llmctl.tasks.gym_exact import EXACT_SCORERS, Entry, has_form
 
 SUCCESS = 0.99  # scores are not 0 or 1: a wrong answer may earn a part, only this is right
-
-Entry = Mapping[str, Any]  # question, answer and metadata of one problem
 
 
 def make_config(name: str, options: Mapping[str, Any]) -> Any:
@@ -54,7 +53,10 @@ def make_scorer(name: str, options: str) -> Callable[[str, Entry], float]:
     import sympy.physics.units  # noqa: F401  # both on first use by simplify, which is too late in a child
 
     def score(answer: str, entry: Entry) -> float:
-        own = OWN_SCORERS.get(source_of(entry, name))
+        source = source_of(entry, name)
+        if not has_form(answer, source):
+            return 0.0
+        own = own_scorer(source)
         return float(own(answer, entry) if own else dataset.score_answer(answer=answer, entry=entry))
 
     return score
@@ -108,6 +110,11 @@ def _integral(answer: str, entry: Entry) -> float:
     return float(sympy.simplify(sympy.diff(given, variable) - integrand) == 0)
 
 
+def own_scorer(source: str) -> Callable[[str, Entry], float] | None:
+    """The scorer that is used in place of the data set's own; None where the data set's own is used."""
+    return OWN_SCORERS.get(source) or EXACT_SCORERS.get(source)
+
+
 OWN_SCORERS: dict[str, Callable[[str, Entry], float]] = {
     "countdown": _countdown,
     "puzzle24": _puzzle24,
@@ -116,7 +123,8 @@ OWN_SCORERS: dict[str, Callable[[str, Entry], float]] = {
     "simple_integration": _integral,
     "intermediate_integration": _integral,
 }
-CHEAP_SCORERS = ("countdown", "puzzle24", "bitwise_arithmetic")  # bounded by themselves: no sandbox
+# Bounded by themselves: these need no sandbox.
+CHEAP_SCORERS = ("countdown", "puzzle24", "bitwise_arithmetic", *EXACT_SCORERS)
 EVALUATING = (
     "string_insertion",
     "spiral_matrix",

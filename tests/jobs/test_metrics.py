@@ -51,14 +51,14 @@ def test_votes_are_those_of_rise_whatever_the_row_groups(tmp_path):
         (cell,) = read_result_groups(write(tmp_path / "r.parquet", problems, group=group)).values()
         assert cell.values["vote"].tolist() == pytest.approx(expected)
         assert cell.values["correct"].tolist() == [sum(r for _, r in samples) for samples in problems]
-        assert cell.unreadable == sum(a is None for samples in problems for a, _ in samples)
+        assert cell.total("unreadable") == sum(a is None for samples in problems for a, _ in samples)
         assert cell.count == 200
 
 
 def test_a_vote_without_readable_answers_is_wrong(tmp_path):
     (cell,) = read_result_groups(write(tmp_path / "r.parquet", [[(None, False)] * 3] * 2)).values()
     assert cell.values["vote"].tolist() == [0, 0]
-    assert cell.unreadable == 6
+    assert cell.total("unreadable") == 6
 
 
 def test_figures_of_a_job_are_those_of_rise(tmp_path):

@@ -29,9 +29,8 @@ def test_one_row_a_sample_in_the_order_of_the_plan(tmp_path):
     found = rows(tmp_path / "job")
     assert result.rows == len(found) == 10 * (1 + 3 + 3)
     assert result.computed == result.shards == 9
-    columns = (
-        "model adapter task protocol seed problem sample turn text reward tokens is_correct answer error"
-    )
+    columns = "model adapter task protocol seed problem sample turn text reward tokens is_correct answer "
+    columns += "error status"
     assert list(found[0]) == columns.split()
     single = [row for row in found if row["protocol"] == "single"]
     assert [(row["sample"], row["turn"]) for row in single] == [(0, 1)] * 10

@@ -162,3 +162,22 @@ def test_a_child_runs_no_text_and_touches_nothing(attack):
 
 def test_the_deadline_leaves_room_within_a_second():
     assert DEADLINE_S < 0.75
+
+
+@pytest.mark.timeout(120)  # what must not hang
+def test_a_stopped_process_is_replaced_and_the_question_asked_again(box, monkeypatch, caplog):
+    from llmctl.tasks.sandbox import client
+
+    monkeypatch.setattr(client, "_PING_LIMIT_S", 0.5)
+    before = box.pid
+    os.kill(before, signal.SIGSTOP)
+    assert ask(box, *RIGHT) is True
+    assert box.pid != before
+    assert "does not answer; it is replaced, and the question is asked again" in caplog.text
+
+
+@pytest.mark.timeout(120)  # what must not hang
+def test_an_answer_without_a_verdict_is_told(box, caplog, monkeypatch):
+    monkeypatch.setattr(box, "_undecided", 0)
+    assert ask(box, "7" * 1_000_000 + "!", "x") is not True
+    assert "the answer counts as wrong" in caplog.text

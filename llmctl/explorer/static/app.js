@@ -1,8 +1,8 @@
 // The frame: which view, which theme.
 
-import { readLink } from "./link.js";
-import { h, show } from "./dom.js";
 import { hideTip } from "./chart.js";
+import { h, show } from "./dom.js";
+import { readLink } from "./link.js";
 
 const VIEWS = {
   search: () => import("./search.js"),

@@ -114,6 +114,16 @@ class JobProtocol(ABC):
         """Samples per problem."""
         return 1
 
+    def most_prompt_tokens(self, spec: ProtocolSpec, prompt_bytes: int, max_tokens: int) -> int:
+        """Maximum number of tokens that are read for one problem, for `--max-cost`.
+
+        Args:
+            spec: The protocol's settings.
+            prompt_bytes: Bytes of the conversation that poses the problem; no token is shorter than a byte.
+            max_tokens: Maximum number of new tokens per sample.
+        """
+        return self.samples(spec) * prompt_bytes
+
     def seeds(self, seeds: tuple[int, ...]) -> tuple[int, ...]:
         """The seeds of the job with which this protocol is repeated."""
         return seeds
@@ -155,7 +165,8 @@ class JobProtocol(ABC):
 
         Returns:
             A function from a sampler (None unless `needs_sampler`) and a shard to its rows, ordered by
-            problem, sample and turn. It raises an LlmctlError where the model cannot do this.
+            problem, sample and turn. It raises an LlmctlError where the model cannot do this. Where
+            `shard.earlier` has rows, those that are not of status error may be taken over.
         """
 
     @abstractmethod

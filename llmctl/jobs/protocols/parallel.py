@@ -55,12 +55,13 @@ def pass_at(correct: Floats, samples: Floats, k: int) -> Floats:
         k: Samples of which one must be right.
 
     Returns:
-        (S, P) probabilities.
+        (S, P) probabilities; NaN where no sample was answered.
     """
-    width = samples.max() + 1
+    width = samples.max(initial=0) + 1
     kinds, which = np.unique(samples * width + correct, return_inverse=True)
     table = [
-        pass_at_k(n, c, min(k, n)) for n, c in ((int(kind // width), int(kind % width)) for kind in kinds)
+        pass_at_k(n, c, min(k, n)) if n else float("nan")
+        for n, c in ((int(kind // width), int(kind % width)) for kind in kinds)
     ]
     return np.array(table)[which].reshape(correct.shape)
 

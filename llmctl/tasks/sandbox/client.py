@@ -27,6 +27,8 @@ from llmctl.errors import UserError
 DEADLINE_S = 0.6  # wall-clock seconds a question may take in the sandbox
 _MARGIN_S = 0.25  # for the fork and the way there and back
 _LOAD_LIMIT_S = 180.0  # loading a judge's packages on a busy machine
+_PING_LIMIT_S = 10.0  # a process that does nothing else answers in milliseconds, and late on a busy machine
+_MAX_WARNINGS = 5  # of answers without a verdict; a hostile model can make every one of its answers slow
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +47,7 @@ class Sandbox:
         self._control: socket.socket | None = None
         self._owner = os.getpid()
         self._loaded: set[tuple[str, tuple[Any, ...]]] = set()
+        self._undecided = 0
 
     @property
     def pid(self) -> int | None:
@@ -80,23 +83,51 @@ class Sandbox:
 
         Returns:
             The judge's verdict (a JSON value). None where it gave none: the deadline passed, it ran out
-            of memory, or it refused the text.
+            of memory, or it refused the text. A process that does not answer a ping then is replaced with a
+            warning, and the question is asked again.
 
         Raises:
             UserError: The judge's packages cannot be loaded.
         """
         request = pickle.dumps(("judge", judge, setup, question, self.deadline_s))
-        for _ in range(2):  # once more where the process itself was killed from outside
+        for _ in range(2):  # once more where the process itself was killed or stopped from outside
             with self._lock:
                 self._ensure_loaded(judge, setup)
+                process = self._process
                 channel = self._open_channel()
             reply = _exchange(channel, request, self.deadline_s + _MARGIN_S) if channel else None
             if reply is not None:
                 return json.loads(reply)["value"]
-            if self._is_alive():
-                return None
-            logger.warning("the sandbox process died; starting it again")
+            with self._lock:
+                # Another thread may have replaced the process meanwhile: then this question died with it.
+                if process is self._process and self._is_responsive():
+                    self._warn_undecided()
+                    return None
+        self._warn_undecided()
         return None
+
+    def _is_responsive(self) -> bool:
+        """Whether the process answers a ping; one that is gone or does not answer is ended with a warning."""
+        if not self._is_alive():
+            logger.warning("the sandbox process died; starting it again")
+            return False
+        channel = self._open_channel()
+        ping = pickle.dumps(("ping", "", (), (), 0.0))
+        if channel is not None and _exchange(channel, ping, _PING_LIMIT_S) is not None:
+            return True
+        logger.warning("the sandbox process does not answer; it is replaced, and the question is asked again")
+        self._stop()
+        return False
+
+    def _warn_undecided(self) -> None:
+        """Say that an answer has no verdict and so counts as wrong; only the first few times."""
+        self._undecided += 1
+        if self._undecided <= _MAX_WARNINGS:
+            logger.warning(
+                "the check of an answer was refused or took more than %g s: the answer counts as wrong%s",
+                self.deadline_s,
+                "; further ones are not told" if self._undecided == _MAX_WARNINGS else "",
+            )
 
     def close(self) -> None:
         """End the process; a later question starts a new one."""
@@ -108,6 +139,8 @@ class Sandbox:
             self._start()
         if (judge, setup) in self._loaded:
             return
+        if self._loaded and not self._is_responsive():  # a stopped process would not load anything
+            self._start()
         channel = self._open_channel()
         request = pickle.dumps(("load", judge, setup, (), 0.0))
         reply = _exchange(channel, request, _LOAD_LIMIT_S) if channel else None

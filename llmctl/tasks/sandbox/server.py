@@ -46,7 +46,9 @@ def serve(control: socket.socket) -> None:
                 verb, name, setup, question, deadline_s = _receive(channel)
             except (OSError, EOFError, pickle.UnpicklingError):
                 continue  # the asking thread gave up
-            if verb == "load":
+            if verb == "ping":
+                _send(channel, {"value": True})
+            elif verb == "load":
                 _send(channel, _load(judges, name, setup))
             elif os.fork() == 0:
                 control.close()
