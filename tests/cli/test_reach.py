@@ -179,7 +179,7 @@ def test_compare_takes_runs_or_a_recipe(llmctl, recipe, tmp_path, tiny_model):
     for name in ("a", "b"):
         llmctl("reach", "curve", recipe, "--run", str(tmp_path / name), "--json")
     done = llmctl("reach", "compare", str(tmp_path / "a"), str(tmp_path / "b"))
-    assert "b - a" in done.out and "+0.000 (no interval)" in done.out
+    assert "b - a" in done.out and "+0.000 [-0.462, +0.462]" in done.out
     content = yaml.safe_load((tmp_path / "tiny.yaml").read_text())
     del content["model"]
     arms = {"one": {"model": str(tiny_model)}, "two": {"model": str(tiny_model)}}
