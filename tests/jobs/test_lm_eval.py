@@ -70,7 +70,7 @@ def reference(sampler, context, continuation):
         sampler.tokenizer(t, add_special_tokens=False).input_ids for t in (context, continuation)
     )
     with torch.inference_mode():
-        logits = sampler._model(torch.tensor([prompt + wanted])).logits[0].double().log_softmax(-1)
+        logits = sampler._adapted.model(torch.tensor([prompt + wanted])).logits[0].double().log_softmax(-1)
     places = range(len(prompt) - 1, len(prompt) + len(wanted) - 1)
     return sum(float(logits[place, token]) for place, token in zip(places, wanted, strict=True))
 
@@ -99,7 +99,7 @@ def test_batched_scores_are_those_of_each_alone(sampler):
     together = sampler.continuation_logprobs(prompts, wanted)
     for prompt, ids, (logprobs, is_greedy) in zip(prompts, wanted, together, strict=True):
         with torch.inference_mode():
-            logits = sampler._model(torch.tensor([prompt + ids])).logits[0, len(prompt) - 1 : -1]
+            logits = sampler._adapted.model(torch.tensor([prompt + ids])).logits[0, len(prompt) - 1 : -1]
         expected = logits.log_softmax(-1)[range(len(ids)), ids].tolist()
         assert logprobs == pytest.approx(expected, abs=1e-4)
         assert is_greedy == (logits.argmax(-1).tolist() == ids)

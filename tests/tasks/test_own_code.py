@@ -33,7 +33,9 @@ def test_what_is_no_task_is_refused(found, options, message):
         make_task("mine", found, options)
 
 
-def test_a_module_of_the_working_directory_hides_nothing_that_is_installed(tmp_path, monkeypatch):
+def test_a_module_of_the_working_directory_hides_nothing_that_is_installed(
+    tmp_path, monkeypatch, allowed_code
+):
     (tmp_path / "json.py").write_text("raise RuntimeError('the wrong module')\n")
     (tmp_path / "own_sort.py").write_text("import json\nfrom llmctl.tasks.sort import Sort as make\n")
     monkeypatch.chdir(tmp_path)
