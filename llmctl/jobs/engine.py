@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from llmctl.errors import UserError
-from llmctl.jobs.pool import LocalPool, ProcessPool, WorkerPool
+from llmctl.jobs.pools.pool import LocalPool, ProcessPool, WorkerPool
+from llmctl.jobs.pools.worker import OpenSampler
 from llmctl.jobs.spec import JobRecipe
-from llmctl.jobs.worker import OpenSampler
 
 EngineName = Literal["local", "processes", "ray"]
 
@@ -54,6 +54,6 @@ def open_pool(recipe: JobRecipe, engine: Engine, shards: int, open_model: OpenSa
 
         fit = max(1, int((os.cpu_count() or 1) / recipe.workers.cpus))
         return ProcessPool(recipe, min(engine.workers or fit, shards), open_model)
-    from llmctl.jobs.ray_pool import RayPool
+    from llmctl.jobs.pools.ray_pool import RayPool
 
     return RayPool(recipe, engine.workers, shards, engine.address, open_model)

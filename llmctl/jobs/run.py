@@ -25,11 +25,12 @@ from llmctl.jobs.attempts import (
     find_todo,
     latest_lines,
 )
-from llmctl.jobs.dispatch import Budget, Dispatcher
 from llmctl.jobs.engine import Engine, open_pool
 from llmctl.jobs.estimate import check_job, estimate_job
 from llmctl.jobs.plan import count_samples, plan_shards
-from llmctl.jobs.pool import WorkerPool
+from llmctl.jobs.pools.dispatch import Budget, Dispatcher
+from llmctl.jobs.pools.pool import WorkerPool
+from llmctl.jobs.pools.worker import OpenSampler, one_line
 from llmctl.jobs.prices import ShardPrices, spent_cost
 from llmctl.jobs.rates import keep_rates
 from llmctl.jobs.recorder import Recorder
@@ -37,7 +38,6 @@ from llmctl.jobs.records import Done, ProblemCount, Shard
 from llmctl.jobs.results import RESULTS, Part, merge_parts
 from llmctl.jobs.show import SUMMARY
 from llmctl.jobs.spec import JobRecipe
-from llmctl.jobs.worker import OpenSampler, one_line
 from llmctl.models.description import check_adapter, fingerprints
 from llmctl.runs import Progress, Run, progress
 from llmctl.sampling import open_sampler

@@ -8,7 +8,7 @@ from llmctl.reach.search.config import Schedule
 
 
 def test_each_schedule_becomes_a_plan():
-    assert callable(search_plan(CurveSearchSettings()))
+    assert search_plan(CurveSearchSettings()).name == "default"
     published = search_plan(CurveSearchSettings(schedule="published"))
     assert isinstance(published, Schedule) and published.max_k == 10
     single = search_plan(CurveSearchSettings(schedule="random", max_k=3, candidates=4, steps=5))

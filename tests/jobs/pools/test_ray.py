@@ -15,11 +15,10 @@ from llmctl.errors import UserError
 from llmctl.jobs.run import Engine
 from llmctl.runs.recipe import recipe_content
 from llmctl.sampling import open_sampler
-
-from .helpers import job, results, shard_lines, start
+from tests.jobs.helpers import job, results, shard_lines, start
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +120,7 @@ def test_a_cluster_without_room_is_refused(content, tmp_path):
 def test_what_answers_but_is_no_cluster_is_refused_in_time(content, tmp_path, monkeypatch):
     import socket
 
-    from llmctl.jobs import ray_pool
+    from llmctl.jobs.pools import ray_pool
 
     monkeypatch.setattr(ray_pool, "CONNECT_S", 3.0)
     with socket.create_server(("127.0.0.1", 0)) as server:

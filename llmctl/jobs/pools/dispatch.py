@@ -6,7 +6,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 
 from llmctl.jobs.plan import most_tokens
-from llmctl.jobs.pool import Lost, WorkerPool
+from llmctl.jobs.pools.pool import Lost, WorkerPool
 from llmctl.jobs.prices import ShardPrices
 from llmctl.jobs.records import Done, Failed, Outcome, Shard
 from llmctl.jobs.spec import JobRecipe

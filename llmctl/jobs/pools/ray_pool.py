@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from llmctl.errors import UserError
-from llmctl.jobs.pool import Event, Lost
+from llmctl.jobs.pools.pool import Event, Lost
+from llmctl.jobs.pools.worker import OpenSampler, Worker, one_line
 from llmctl.jobs.records import Shard
 from llmctl.jobs.spec import JobRecipe
-from llmctl.jobs.worker import OpenSampler, Worker, one_line
 from llmctl.trust import permissions
 
 ANSWER_S = 10.0  # seconds to accept a connection, after which a cluster counts as not answering

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
 
+from llmctl.jobs.pools.worker import OpenSampler, Worker
 from llmctl.jobs.records import Outcome, Shard
 from llmctl.jobs.spec import JobRecipe
-from llmctl.jobs.worker import OpenSampler, Worker
 from llmctl.trust import Permissions, permissions
 
 

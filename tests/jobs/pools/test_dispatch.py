@@ -2,12 +2,11 @@
 
 from collections import deque
 
-from llmctl.jobs.dispatch import Budget, Dispatcher
 from llmctl.jobs.plan import count_problems, plan_shards
-from llmctl.jobs.pool import Lost
+from llmctl.jobs.pools.dispatch import Budget, Dispatcher
+from llmctl.jobs.pools.pool import Lost
 from llmctl.jobs.records import Done, Failed
-
-from .helpers import job
+from tests.jobs.helpers import job
 
 
 class FakePool:
