@@ -120,7 +120,7 @@ def test_rolling_counts_every_token_once(lm, sampler):
 def test_an_engine_that_can_not_score_says_so(tmp_path):
     from llmctl.jobs.lm_eval import SamplerLM
 
-    with pytest.raises(UserError, match="engine scripted can not score continuations"):
+    with pytest.raises(UserError, match="engine scripted cannot score continuations"):
         evaluate(SamplerLM(ScriptedSampler(lambda c, s: "x")), tmp_path, "colours", CHOICES)
 
 

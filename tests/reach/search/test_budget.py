@@ -34,13 +34,14 @@ def test_the_default_spends_its_whole_plan_on_what_can_not_be_reached(small_mode
 
 def test_where_controls_abound_effort_multiplies_what_is_spent(small_model, letters, monkeypatch):
     # A target that is never hit: its margin is lowered far below any tie.
-    from llmctl.reach.scoring.scorer import Scorer, Scores
+    from llmctl.reach.scoring.records import ControlScores
+    from llmctl.reach.scoring.scorer import Scorer
 
     score = Scorer.score
 
     def missing(self, controls, base=None):
         found = score(self, controls, base)
-        return Scores(found.loss, torch.zeros_like(found.is_hit), found.margin - 100)
+        return ControlScores(found.loss, torch.zeros_like(found.is_hit), found.margin - 100)
 
     monkeypatch.setattr(Scorer, "score", missing)
     problem = Problem(STATE, [7], position="after")
