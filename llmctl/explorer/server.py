@@ -86,6 +86,7 @@ def serve(settings: ServerSettings, ready: Callable[[str, str | None], None] | N
     Raises:
         UserError: The port is taken, the host is not this machine's, or the certificate cannot be used.
     """
+    from llmctl.explorer.access.log_limit import unlimit_logs
     from llmctl.explorer.access.login import make_token
     from llmctl.explorer.app import make_app
     from llmctl.explorer.files.library import Library
@@ -111,8 +112,11 @@ def serve(settings: ServerSettings, ready: Callable[[str, str | None], None] | N
             None if token is None else f"{_address(settings, _reachable(settings.host), port)}/login?token="
         )
         ready(_address(settings, settings.host, port), None if link is None else f"{link}{token}")
-    with listener:
-        server.run(sockets=[listener])
+    try:
+        with listener:
+            server.run(sockets=[listener])
+    finally:
+        unlimit_logs()
 
 
 def make_server(app: Any, settings: ServerSettings, listener: Listener) -> uvicorn.Server:

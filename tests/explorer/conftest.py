@@ -23,6 +23,15 @@ SLOW_MS = 120_000
 OUTPUT = Path("test-output/explorer")
 
 
+@pytest.fixture(autouse=True)
+def logs_without_limits():
+    """A server of this process bounds loggers; the tests after it read their records."""
+    from llmctl.explorer.access.log_limit import unlimit_logs
+
+    yield
+    unlimit_logs()
+
+
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory):
     """A runs folder with one of everything; made by hand, because only its files matter here."""

@@ -185,7 +185,9 @@ def test_sequence_models_learn_what_comes_next(tmp_path, name):
         figures = run_baselines(run, recipe, prepared, quiet=True)
     assert (np.random.get_state()[1] == state).all()
     cases = list(prepared.cases("test"))
-    first, second = (b.score([h for h, _ in cases], [c for _, c in cases]) for b in both)
+    index = ItemIndex(items)
+    lists = [h for h, _ in cases], [c for _, c in cases]
+    first, second = (score_candidates(b, index, *lists) for b in both)
     assert (first == second).all()
     assert both[0].score_items(cases[0][0])[-1] == both[0].score_items(cases[0][0]).min()
     assert len(set(both[0].score_items(history("never seen")))) == 1  # nothing known: no preference

@@ -52,3 +52,11 @@ def limit_logs(per_minute: int = 20) -> None:
         logger = logging.getLogger(name)
         if not any(isinstance(present, LogLimit) for present in logger.filters):
             logger.addFilter(LogLimit(per_minute))
+
+
+def unlimit_logs() -> None:
+    """Take the bounds off again, once nothing is served any more."""
+    for name in _NAMES:
+        logger = logging.getLogger(name)
+        for present in [one for one in logger.filters if isinstance(one, LogLimit)]:
+            logger.removeFilter(present)
