@@ -18,7 +18,7 @@ from scipy import stats
 
 from llmctl.errors import UserError
 from llmctl.jobs.logs.records import EvaluationLog, Scores
-from llmctl.jobs.metrics import holm
+from llmctl.jobs.metrics import holm, sign_test
 
 LEVEL, POWER = 0.95, 0.80
 _Z = float(stats.norm.ppf(0.5 + LEVEL / 2))
@@ -199,11 +199,6 @@ def _needed(value: float, spread: float | None) -> int | None:
     if spread is None or not value:
         return None
     return math.ceil(((_Z + _Z_POWER) * spread / value) ** 2)
-
-
-def sign_test(wins: int, losses: int) -> float:
-    """Two-sided exact sign test over the samples that differ; for 0/1 scores it is McNemar's exact test."""
-    return 1.0 if wins + losses == 0 else float(stats.binomtest(wins, wins + losses).pvalue)
 
 
 def _with_holm(found: Sequence[PairedDifference]) -> list[PairedDifference]:

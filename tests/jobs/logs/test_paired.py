@@ -7,7 +7,7 @@ import pytest
 
 from llmctl.errors import UserError
 from llmctl.jobs.logs import EvaluationLog, Scores, compare_logs, read_log
-from llmctl.jobs.logs.paired import sign_test
+from llmctl.jobs.metrics import sign_test
 
 MADE = Path(__file__).with_name("made_by_tools")
 
